@@ -1,0 +1,1 @@
+//! Message types of the containerd APIs that the shim speaks.

@@ -1,0 +1,1 @@
+//! argv to Command: runc's command line, pure.

@@ -1,0 +1,1 @@
+//! Pseudo terminals: the console socket and the foreground terminal.

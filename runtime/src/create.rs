@@ -1,0 +1,1 @@
+//! `skeg create`: the story of how a container comes to life.

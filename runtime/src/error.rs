@@ -1,0 +1,134 @@
+//! Errors: what was being done to what, once.
+//!
+//! An error is one line of text for a person, built from the inside out: the failing call gives the errno, each
+//! caller may put what it was doing in front (`mount proc on /proc: permission denied`). Phrases that managers look
+//! for are constants, so that a golden test can hold them.
+
+use std::fmt;
+
+use nix::errno::Errno;
+
+/// What callers of `start`, `state`, `kill`, `delete` and `exec` look for when an id is unknown (runc's words).
+pub const CONTAINER_DOES_NOT_EXIST: &str = "container does not exist";
+/// What callers of `exec`, `pause`, `kill` and `ps` look for when the init process is gone.
+pub const CONTAINER_NOT_RUNNING: &str = "container not running";
+/// What `create` and `run` say when the id is taken.
+pub const CONTAINER_EXISTS: &str = "container with given ID already exists";
+
+/// The result of anything in skeg that can fail.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// One failure: its line of text, the errno at its bottom where there was one, and the exit status it asks for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Error {
+    text: String,
+    errno: Option<Errno>,
+    exit_status: Option<u8>,
+}
+
+impl Error {
+    /// An error that no system call stands behind.
+    pub fn new(text: impl Into<String>) -> Self {
+        Self { text: text.into(), errno: None, exit_status: None }
+    }
+
+    /// `what: errno text`.
+    pub fn from_errno(what: impl fmt::Display, errno: Errno) -> Self {
+        Self { text: format!("{what}: {}", errno_text(errno)), errno: Some(errno), exit_status: None }
+    }
+
+    /// The errno at the bottom of this error.
+    pub fn errno(&self) -> Option<Errno> {
+        self.errno
+    }
+
+    /// The exit status that this error asks for instead of the command's own (1, or 255 for `exec`).
+    pub fn exit_status(&self) -> Option<u8> {
+        self.exit_status
+    }
+
+    /// The same error with an exit status of its own.
+    #[must_use]
+    pub fn with_exit_status(mut self, status: u8) -> Self {
+        self.exit_status = Some(status);
+        self
+    }
+
+    /// The same error with `what: ` in front.
+    #[must_use]
+    pub fn context(mut self, what: impl fmt::Display) -> Self {
+        self.text = format!("{what}: {}", self.text);
+        self
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+impl std::error::Error for Error {}
+
+/// The kernel's text for an errno in lower case, as Go programs print it and as managers match it
+/// (`permission denied`, `no such file or directory`).
+pub fn errno_text(errno: Errno) -> String {
+    let text = errno.desc();
+    let mut chars = text.chars();
+    match (chars.next(), chars.next()) {
+        // "RPC version wrong" and the like keep their capitals.
+        (Some(first), Some(second)) if second.is_lowercase() => {
+            first.to_lowercase().chain(text.chars().skip(1)).collect()
+        }
+        _ => text.to_owned(),
+    }
+}
+
+/// Says what was being done when a call failed.
+pub trait Context<T> {
+    /// Puts `what()` in front of the failure; `what` runs only on failure.
+    fn context<D: fmt::Display>(self, what: impl FnOnce() -> D) -> Result<T>;
+}
+
+impl<T> Context<T> for std::result::Result<T, Errno> {
+    fn context<D: fmt::Display>(self, what: impl FnOnce() -> D) -> Result<T> {
+        self.map_err(|errno| Error::from_errno(what(), errno))
+    }
+}
+
+impl<T> Context<T> for std::io::Result<T> {
+    fn context<D: fmt::Display>(self, what: impl FnOnce() -> D) -> Result<T> {
+        self.map_err(|error| match error.raw_os_error() {
+            Some(raw) => Error::from_errno(what(), Errno::from_raw(raw)),
+            None => Error::new(format!("{}: {error}", what())),
+        })
+    }
+}
+
+impl<T> Context<T> for Result<T> {
+    fn context<D: fmt::Display>(self, what: impl FnOnce() -> D) -> Result<T> {
+        self.map_err(|error| error.context(what()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_is_built_from_the_inside_out() {
+        let inner: std::result::Result<(), Errno> = Err(Errno::EACCES);
+        let error = inner.context(|| "mount proc on /proc").context(|| "create web").unwrap_err();
+        assert_eq!(error.to_string(), "create web: mount proc on /proc: permission denied");
+        assert_eq!(error.errno(), Some(Errno::EACCES));
+    }
+
+    /// peers.md A1.3: the phrases that podman and containerd match.
+    #[test]
+    fn errno_texts_are_those_that_managers_match() {
+        assert_eq!(errno_text(Errno::ENOENT), "no such file or directory");
+        assert_eq!(errno_text(Errno::EPERM), "operation not permitted");
+        assert_eq!(errno_text(Errno::ENOEXEC), "exec format error");
+        assert_eq!(errno_text(Errno::ESRCH), "no such process");
+    }
+}

@@ -1,0 +1,1 @@
+//! The child's half: an ordered checklist that ends in execve.

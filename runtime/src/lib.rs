@@ -1,0 +1,36 @@
+//! skeg, a low-level OCI container runtime: the library behind the `skeg` binary, its tests and its fuzz targets.
+
+pub mod bundle;
+pub mod cgroup;
+pub mod cli;
+pub mod console;
+pub mod create;
+pub mod delete;
+pub mod error;
+pub mod events;
+pub mod exec;
+pub mod features;
+pub mod gate;
+pub mod hooks;
+pub mod init;
+pub mod kill;
+pub mod list;
+pub mod log;
+pub mod namespaces;
+pub mod pause;
+pub mod plan;
+pub mod process;
+pub mod ps;
+pub mod rootfs;
+pub mod run;
+pub mod security;
+pub mod spawn;
+pub mod spec;
+pub mod start;
+pub mod state;
+pub mod state_cmd;
+pub mod sync;
+pub mod sys;
+pub mod timens;
+pub mod update;
+pub mod userns;

@@ -1,0 +1,3 @@
+//! The `skeg` binary.
+
+fn main() {}

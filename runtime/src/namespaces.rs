@@ -1,0 +1,1 @@
+//! Namespaces to make and to join.

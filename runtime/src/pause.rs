@@ -1,0 +1,1 @@
+//! `skeg pause` and `skeg resume`.

@@ -1,0 +1,1 @@
+//! Decide everything about a container before any side effect (pure).

@@ -1,0 +1,1 @@
+//! What a process is given before execve: limits, groups, ids, cwd, environment.

@@ -1,0 +1,1 @@
+//! Device nodes and the links of /dev.

@@ -1,0 +1,1 @@
+//! Masked and read-only paths.

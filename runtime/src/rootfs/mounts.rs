@@ -1,0 +1,1 @@
+//! The mounts of config.json, by fd.

@@ -1,0 +1,1 @@
+//! Mount options: names to flags, attributes and file system parameters (pure).

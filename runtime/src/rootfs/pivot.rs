@@ -1,0 +1,1 @@
+//! Entering the root file system: pivot_root.

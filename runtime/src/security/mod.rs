@@ -1,0 +1,6 @@
+//! The security of a process: capabilities, labels, seccomp.
+
+pub mod caps;
+pub mod lsm;
+pub mod seccomp;
+pub mod syscalls;

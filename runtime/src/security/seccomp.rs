@@ -1,0 +1,1 @@
+//! From an OCI seccomp profile to a BPF program.

@@ -1,0 +1,1 @@
+//! System call names and numbers by architecture.

@@ -1,0 +1,1 @@
+//! The parent's half of create: clone, id maps, cgroup, hooks, commit.

@@ -1,0 +1,10 @@
+//! Every system call that skeg makes by itself, and all of its `unsafe` code: one call a wrapper.
+
+pub mod bpf;
+pub mod clone;
+pub mod fd;
+pub mod mount;
+pub mod path;
+pub mod pid;
+pub mod procfs;
+pub mod seal;

@@ -1,0 +1,310 @@
+//! The one path module (design rule 1): paths go in with the directory they belong to, an fd comes out.
+//!
+//! Three kinds of path, three sets of rules, all by openat2(2) with no fallback where it is missing:
+//! * in a **root file system** (image controlled): `RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS`;
+//! * in a tree that **skeg owns** (state, cgroup): `RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_XDEV`;
+//! * **given by the manager** (bundle, root.path, mount sources, log, pid file): opened once, plainly.
+
+#![allow(unsafe_code, reason = "the system call module")]
+
+use std::ffi::{CString, OsStr};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Component, Path};
+
+use nix::errno::Errno;
+use nix::fcntl::OFlag;
+use nix::sys::stat::{FileStat, Mode};
+
+use crate::error::{Context as _, Error, Result};
+use crate::sys::fd::read_to_end;
+
+/// How often an openat2 that answers EAGAIN (a rename or mount elsewhere during the walk) is tried again: the
+/// kernel says so when it cannot exclude an escape (openat2(2)); row A11 wants an end to it.
+const EAGAIN_RETRIES: u32 = 128;
+
+const IN_ROOT: u64 = libc::RESOLVE_IN_ROOT | libc::RESOLVE_NO_MAGICLINKS;
+const OWN_TREE: u64 =
+    libc::RESOLVE_BENEATH | libc::RESOLVE_NO_SYMLINKS | libc::RESOLVE_NO_MAGICLINKS | libc::RESOLVE_NO_XDEV;
+
+/// openat2(2), close-on-exec, EINTR and a bounded number of EAGAIN tried again.
+///
+/// `mode` counts only with `O_CREAT`; it is masked by the umask.
+///
+/// # Errors
+/// The errno of openat2(2); `ENOSYS` before Linux 5.6; `EINVAL` for a NUL in `path`.
+pub fn openat2(
+    dir: impl AsFd,
+    path: impl AsRef<Path>,
+    flags: OFlag,
+    mode: Mode,
+    resolve: u64,
+) -> nix::Result<OwnedFd> {
+    let path = c_path(path.as_ref())?;
+    // SAFETY: open_how is plain integers; all zero is its documented neutral value.
+    let mut how: libc::open_how = unsafe { std::mem::zeroed() };
+    how.flags = u64::from((flags | OFlag::O_CLOEXEC).bits().cast_unsigned());
+    how.mode = if flags.contains(OFlag::O_CREAT) { u64::from(mode.bits()) } else { 0 };
+    how.resolve = resolve;
+    let mut tries = 0;
+    loop {
+        // SAFETY: `path` is NUL-terminated, `how` is a full open_how of the size given; both outlive the call.
+        let raw = unsafe {
+            libc::syscall(
+                libc::SYS_openat2,
+                dir.as_fd().as_raw_fd(),
+                path.as_ptr(),
+                &raw const how,
+                size_of::<libc::open_how>(),
+            )
+        };
+        match Errno::result(raw) {
+            Ok(raw) => {
+                let raw = i32::try_from(raw).map_err(|_| Errno::EBADF)?;
+                // SAFETY: the kernel has just made this descriptor for us.
+                return Ok(unsafe { OwnedFd::from_raw_fd(raw) });
+            }
+            Err(Errno::EINTR) => {}
+            Err(Errno::EAGAIN) if tries < EAGAIN_RETRIES => tries += 1,
+            Err(errno) => return Err(errno),
+        }
+    }
+}
+
+/// Opens `path` as if `root` were `/`: absolute links and `..` stay inside, magic links are refused.
+///
+/// # Errors
+/// The errno of openat2(2); `ELOOP` for a magic link.
+pub fn open_in_root(root: impl AsFd, path: impl AsRef<Path>, flags: OFlag) -> nix::Result<OwnedFd> {
+    openat2(root, path, flags, Mode::empty(), IN_ROOT)
+}
+
+/// The same, but any symbolic link on the way is an error (`ELOOP`): for mount points of proc and sysfs (row A4).
+///
+/// # Errors
+/// The errno of openat2(2).
+pub fn open_in_root_no_links(root: impl AsFd, path: impl AsRef<Path>, flags: OFlag) -> nix::Result<OwnedFd> {
+    openat2(root, path, flags, Mode::empty(), IN_ROOT | libc::RESOLVE_NO_SYMLINKS)
+}
+
+/// Opens `path` in a tree that skeg owns: no links, no `..` above `dir`, no other mount.
+///
+/// # Errors
+/// The errno of openat2(2).
+pub fn open_own(dir: impl AsFd, path: impl AsRef<Path>, flags: OFlag, mode: Mode) -> nix::Result<OwnedFd> {
+    openat2(dir, path, flags, mode, OWN_TREE)
+}
+
+/// Opens a path that the manager gave (bundle, root.path, mount source, log file): followed as it is, once.
+///
+/// # Errors
+/// The errno of openat2(2).
+pub fn open_given(path: impl AsRef<Path>, flags: OFlag, mode: Mode) -> nix::Result<OwnedFd> {
+    openat2(nix::fcntl::AT_FDCWD, path, flags, mode, 0)
+}
+
+/// Opens a path that the manager gave, relative to a directory that is already open.
+///
+/// # Errors
+/// The errno of openat2(2).
+pub fn open_given_at(
+    dir: impl AsFd,
+    path: impl AsRef<Path>,
+    flags: OFlag,
+    mode: Mode,
+) -> nix::Result<OwnedFd> {
+    openat2(dir, path, flags, mode, 0)
+}
+
+/// Makes the directories of `path` that are missing, each one by the fd of the one above (row A2), and returns the
+/// last one, opened `O_PATH`. A link on the way is followed inside `root`.
+///
+/// # Errors
+/// Which component could not be made or opened, and why.
+pub fn mkdir_all_in_root(root: impl AsFd, path: &Path, mode: Mode) -> Result<OwnedFd> {
+    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY;
+    match open_in_root(&root, path, flags) {
+        Err(Errno::ENOENT) => {}
+        other => return other.context(|| format!("open {}", path.display())),
+    }
+    let mut reached = std::path::PathBuf::from("/");
+    let mut dir = open_in_root(&root, "/", flags).context(|| "open /")?;
+    for part in normal_components(path)? {
+        append(&mut reached, part);
+        dir = match open_in_root(&root, &reached, flags) {
+            Ok(next) => next,
+            Err(Errno::ENOENT) => make_dir(&dir, part, mode)
+                .or_else(|errno| match errno {
+                    // Somebody made it meanwhile, or it is a link to nowhere: the walk in the root decides.
+                    Errno::EEXIST => open_in_root(&root, &reached, flags),
+                    other => Err(other),
+                })
+                .context(|| format!("make directory {}", reached.display()))?,
+            Err(errno) => return Err(Error::from_errno(format!("open {}", reached.display()), errno)),
+        };
+    }
+    Ok(dir)
+}
+
+/// Makes the empty file `path` in `root` where it is missing, its directories too, and returns it opened `O_PATH`.
+/// mknodat makes it: unlike `O_CREAT` it never follows a last link (row A2).
+///
+/// # Errors
+/// Which step failed, and why.
+pub fn make_file_in_root(root: impl AsFd, path: &Path) -> Result<OwnedFd> {
+    let parent = path.parent().unwrap_or(Path::new("/"));
+    let name = path.file_name().ok_or_else(|| Error::new(format!("{}: not a file name", path.display())))?;
+    let dir = mkdir_all_in_root(&root, parent, Mode::from_bits_truncate(0o755))?;
+    match nix::sys::stat::mknodat(
+        &dir,
+        name,
+        nix::sys::stat::SFlag::S_IFREG,
+        Mode::from_bits_truncate(0o644),
+        0,
+    ) {
+        Ok(()) | Err(Errno::EEXIST) => {}
+        Err(errno) => return Err(Error::from_errno(format!("make file {}", path.display()), errno)),
+    }
+    openat2(
+        &dir,
+        Path::new(name),
+        OFlag::O_PATH | OFlag::O_NOFOLLOW,
+        Mode::empty(),
+        OWN_TREE & !libc::RESOLVE_NO_SYMLINKS,
+    )
+    .context(|| format!("open {}", path.display()))
+}
+
+/// mkdirat and the directory that it made, opened without following a link that took its place.
+fn make_dir(dir: impl AsFd, name: &OsStr, mode: Mode) -> nix::Result<OwnedFd> {
+    nix::sys::stat::mkdirat(&dir, name, mode)?;
+    let made = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW;
+    openat2(&dir, Path::new(name), made, Mode::empty(), OWN_TREE)
+}
+
+/// The names of an absolute or relative path, `.` and empty parts left out; `..` is an error here, since a path that
+/// is walked by hand must not depend on where a link led.
+fn normal_components(path: &Path) -> Result<Vec<&OsStr>> {
+    path.components()
+        .filter_map(|part| match part {
+            Component::Normal(name) => Some(Ok(name)),
+            Component::RootDir | Component::CurDir => None,
+            Component::ParentDir | Component::Prefix(_) => {
+                Some(Err(Error::new(format!("{}: must not contain `..`", path.display()))))
+            }
+        })
+        .collect()
+}
+
+/// `path/name`, for the text of paths; nothing is opened.
+#[allow(clippy::disallowed_methods, reason = "the path module")]
+pub fn append(path: &mut std::path::PathBuf, name: impl AsRef<Path>) {
+    path.push(name);
+}
+
+/// `dir/name`, where `name` is one plain component: never absolute, never empty, never `..` (row A16).
+///
+/// # Errors
+/// A name that is not one plain component.
+#[allow(clippy::disallowed_methods, reason = "the path module")]
+pub fn child(dir: &Path, name: &str) -> Result<std::path::PathBuf> {
+    if name.is_empty() || name == "." || name == ".." || name.contains(['/', '\0']) {
+        return Err(Error::new(format!("{name:?}: not a file name")));
+    }
+    Ok(dir.join(name))
+}
+
+/// Path text without `.`, doubled `/` and `..` (which stop at `/`): for comparing destinations, not for opening.
+pub fn clean(path: &Path) -> std::path::PathBuf {
+    let mut cleaned = std::path::PathBuf::from("/");
+    for part in path.components() {
+        match part {
+            Component::Normal(name) => append(&mut cleaned, name),
+            Component::ParentDir => {
+                cleaned.pop();
+            }
+            Component::RootDir | Component::CurDir | Component::Prefix(_) => {}
+        }
+    }
+    cleaned
+}
+
+/// Reads the file `name` of a tree that skeg owns, or of a kernel file system, whole, at most `limit` bytes.
+///
+/// # Errors
+/// The errno of openat2(2) or read(2); `EFBIG`.
+pub fn read_own(dir: impl AsFd, name: impl AsRef<Path>, limit: usize) -> nix::Result<Vec<u8>> {
+    read_to_end(open_own(dir, name, OFlag::O_RDONLY | OFlag::O_NONBLOCK, Mode::empty())?, limit)
+}
+
+/// Writes `value` in one write(2) to the existing file `name`: kernel files take a value per call.
+///
+/// # Errors
+/// The errno of openat2(2) or write(2); `EIO` for a short write.
+pub fn write_own(dir: impl AsFd, name: impl AsRef<Path>, value: &[u8]) -> nix::Result<()> {
+    let file = open_own(dir, name, OFlag::O_WRONLY, Mode::empty())?;
+    loop {
+        match nix::unistd::write(&file, value) {
+            Ok(n) if n == value.len() => return Ok(()),
+            Ok(_) => return Err(Errno::EIO),
+            Err(Errno::EINTR) => {}
+            Err(errno) => return Err(errno),
+        }
+    }
+}
+
+/// fstat(2).
+///
+/// # Errors
+/// The errno of fstat(2).
+pub fn stat(fd: impl AsFd) -> nix::Result<FileStat> {
+    nix::sys::stat::fstat(fd)
+}
+
+/// Removes the directory `name` of `dir`; already gone is fine.
+///
+/// # Errors
+/// The errno of unlinkat(2) but `ENOENT`.
+pub fn remove_dir(dir: impl AsFd, name: impl AsRef<Path>) -> nix::Result<()> {
+    absent_is_fine(nix::unistd::unlinkat(dir, name.as_ref(), nix::unistd::UnlinkatFlags::RemoveDir))
+}
+
+/// Removes the file `name` of `dir`, never what a link points to; already gone is fine.
+///
+/// # Errors
+/// The errno of unlinkat(2) but `ENOENT`.
+pub fn remove_file(dir: impl AsFd, name: impl AsRef<Path>) -> nix::Result<()> {
+    absent_is_fine(nix::unistd::unlinkat(dir, name.as_ref(), nix::unistd::UnlinkatFlags::NoRemoveDir))
+}
+
+fn absent_is_fine(result: nix::Result<()>) -> nix::Result<()> {
+    match result {
+        Err(Errno::ENOENT) => Ok(()),
+        other => other,
+    }
+}
+
+/// A path as a C string; a NUL inside is `EINVAL`.
+pub(crate) fn c_path(path: &Path) -> nix::Result<CString> {
+    CString::new(path.as_os_str().as_bytes()).map_err(|_| Errno::EINVAL)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clean_stops_at_the_root() {
+        assert_eq!(clean(Path::new("/a/./b//../c")), Path::new("/a/c"));
+        assert_eq!(clean(Path::new("../../proc/../proc/sys")), Path::new("/proc/sys"));
+    }
+
+    /// security.md A16: an absolute or empty component never replaces the directory it is joined to.
+    #[test]
+    fn a16_child_takes_one_plain_component() {
+        for name in ["", ".", "..", "/etc", "a/b", "a\0b"] {
+            assert!(child(Path::new("/run/skeg"), name).is_err(), "{name:?}");
+        }
+        assert_eq!(child(Path::new("/run/skeg"), "web").unwrap(), Path::new("/run/skeg/web"));
+    }
+}

@@ -1,0 +1,1 @@
+//! User namespaces: id maps and setgroups.

@@ -1,0 +1,3 @@
+//! Black-box conformance tests for OCI runtimes.
+
+fn main() {}
