@@ -145,6 +145,15 @@ impl AsFd for Procfs {
     }
 }
 
+/// This process's own program, for the sealed copy of it. Opened by name and through a magic link: nothing of a
+/// container exists yet when it is called.
+///
+/// # Errors
+/// The errno of openat2(2).
+pub fn own_program() -> nix::Result<OwnedFd> {
+    openat2(nix::fcntl::AT_FDCWD, "/proc/self/exe", OFlag::O_RDONLY, Mode::empty(), 0)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
