@@ -37,6 +37,11 @@ impl Error {
         Self { text: format!("{what}: {}", errno_text(errno)), errno: Some(errno), exit_status: None }
     }
 
+    /// An error whose text is complete and whose errno is known: one that another process reported.
+    pub fn with_text(text: impl Into<String>, errno: Errno) -> Self {
+        Self { text: text.into(), errno: Some(errno), exit_status: None }
+    }
+
     /// The errno at the bottom of this error.
     pub fn errno(&self) -> Option<Errno> {
         self.errno

@@ -1,1 +1,543 @@
 //! The state directory of a container and the status that is derived from it.
+//!
+//! `ROOT/ID/` holds what skeg knows of one container, and each transition is one directory operation:
+//!
+//! | operation | status from then on |
+//! |---|---|
+//! | `mkdir ROOT/ID` | creating |
+//! | `rename start.fifo.new start.fifo` | created |
+//! | `unlink start.fifo` (the winner is the only starter) | running |
+//! | `rmdir ROOT/ID` | gone |
+//!
+//! Nothing says "stopped" or "paused": that is read from the process (pid, start time, boot id) and from the freezer
+//! each time, so that no crash can leave a wrong status behind. Files are opened from the directory's fd, without
+//! following a link (rules 17 and 18).
+
+use std::collections::HashMap;
+use std::ffi::OsStr;
+use std::fmt;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Path, PathBuf};
+
+use nix::dir::Dir;
+use nix::errno::Errno;
+use nix::fcntl::{AtFlags, Flock, FlockArg, OFlag};
+use nix::sys::stat::Mode;
+use nix::unistd::Pid;
+use oci_spec::runtime::Hooks;
+use serde::{Deserialize, Serialize};
+
+use crate::cgroup::CgroupPaths;
+use crate::error::{CONTAINER_DOES_NOT_EXIST, CONTAINER_EXISTS, Context as _, Error, Result};
+use crate::sys::fd::write_all;
+use crate::sys::path::{self, open_own};
+use crate::sys::pid;
+use crate::sys::procfs::{self, Procfs};
+
+/// The gate while the container is being created.
+pub const GATE_CREATING: &str = "start.fifo.new";
+/// The gate on which a created container waits for `start`.
+pub const GATE: &str = "start.fifo";
+/// The FIFO on which the init process tells `start` how execve went.
+pub const STARTED: &str = "started.fifo";
+/// What `create` recorded.
+const STATE: &str = "state.json";
+/// The same while it is written.
+const STATE_NEW: &str = "state.json.new";
+/// A copy of the bundle's config.json as it was at creation (row G4).
+const CONFIG: &str = "config.json";
+
+/// Every name that skeg makes in a state directory: what `delete` removes, and nothing else (row A16).
+const NAMES: [&str; 6] = [GATE_CREATING, GATE, STARTED, STATE, STATE_NEW, CONFIG];
+
+/// The most that is read of a state file or a configuration.
+pub const FILE_LIMIT: usize = 16 << 20;
+
+/// The longest container id: it names directories (NAME_MAX).
+const ID_LIMIT: usize = 255;
+
+/// A container id: letters, digits, `_`, `+`, `-` and `.`, at most 255 of them, and neither `.` nor `..` (row G1).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ContainerId(String);
+
+impl ContainerId {
+    /// Checks an id before anything is done with it.
+    ///
+    /// # Errors
+    /// What an id may consist of.
+    pub fn parse(id: &str) -> Result<Self> {
+        let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'+' | b'-' | b'.');
+        if id.is_empty() || id.len() > ID_LIMIT || id == "." || id == ".." || !id.bytes().all(allowed) {
+            let shown: String = id.chars().take(64).collect();
+            return Err(Error::new(format!(
+                "invalid container ID format: {shown:?}: must be 1 to {ID_LIMIT} of [a-zA-Z0-9_+.-] and neither `.` nor `..`"
+            )));
+        }
+        Ok(Self(id.to_owned()))
+    }
+
+    /// The id as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for ContainerId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// The status of a container (runtime.md, state; `paused` is runc's addition that managers know).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Status {
+    /// Its `create` has not ended.
+    Creating,
+    /// It waits for `start`.
+    Created,
+    /// Its process runs.
+    Running,
+    /// Its process runs, and its cgroup is frozen.
+    Paused,
+    /// Its process has ended.
+    Stopped,
+}
+
+impl Status {
+    /// The word that `state` and `list` print.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Creating => "creating",
+            Self::Created => "created",
+            Self::Running => "running",
+            Self::Paused => "paused",
+            Self::Stopped => "stopped",
+        }
+    }
+}
+
+impl fmt::Display for Status {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// What `create` records and later commands read. The bundle is not read again (row G4).
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct State {
+    /// `ociVersion` of the configuration.
+    pub oci_version: String,
+    /// The container's id, again: a directory that was renamed by hand is noticed.
+    pub id: String,
+    /// The init process, as the runtime's PID namespace numbers it.
+    pub pid: i32,
+    /// When the init process started: clock ticks after boot.
+    pub start_time: u64,
+    /// The boot that `pid` and `start_time` belong to.
+    pub boot_id: String,
+    /// The bundle's absolute path.
+    pub bundle: PathBuf,
+    /// The absolute path of the root file system.
+    pub rootfs: PathBuf,
+    /// When `create` made the container (RFC 3339).
+    pub created: String,
+    /// The user who made it.
+    pub owner: u32,
+    /// The configuration's annotations.
+    #[serde(default)]
+    pub annotations: HashMap<String, String>,
+    /// The types of the namespaces that the container has of its own or has joined: `CLONE_NEW*` bits.
+    pub namespaces: u64,
+    /// Its cgroups; none where `--cgroup-manager disabled` was given.
+    pub cgroup: Option<CgroupPaths>,
+    /// Hooks that later commands run.
+    pub hooks: Option<Hooks>,
+}
+
+/// The directory that holds the state directories of all containers (`--root`).
+#[derive(Debug)]
+pub struct StateRoot {
+    path: PathBuf,
+    fd: OwnedFd,
+}
+
+impl StateRoot {
+    /// Opens the state root, made with mode 0700 where it is missing.
+    ///
+    /// # Errors
+    /// A root that is a link, belongs to another user, or that others may write to (row G2).
+    pub fn open_or_create(path: &Path) -> Result<Self> {
+        match Self::open(path)? {
+            Some(root) => Ok(root),
+            None => {
+                make_root(path)?;
+                Self::open(path)?
+                    .ok_or_else(|| Error::new(format!("open {}: it has just been removed", path.display())))
+            }
+        }
+    }
+
+    /// Opens the state root; `None` where there is none, and so no container.
+    ///
+    /// # Errors
+    /// A root that is a link, belongs to another user, or that others may write to (row G2).
+    pub fn open(path: &Path) -> Result<Option<Self>> {
+        let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW;
+        let fd = match path::open_given(path, flags, Mode::empty()) {
+            Ok(fd) => fd,
+            Err(Errno::ENOENT) => return Ok(None),
+            Err(errno) => {
+                return Err(Error::from_errno(format!("open the state root {}", path.display()), errno));
+            }
+        };
+        let stat = path::stat(&fd).context(|| format!("open the state root {}", path.display()))?;
+        if stat.st_uid != nix::unistd::geteuid().as_raw() {
+            let owner = stat.st_uid;
+            return Err(Error::new(format!("state root {}: belongs to user {owner}", path.display())));
+        }
+        if stat.st_mode & 0o022 != 0 {
+            let mode = stat.st_mode & 0o7777;
+            return Err(Error::new(format!(
+                "state root {}: mode {mode:04o} lets other users write to it",
+                path.display()
+            )));
+        }
+        Ok(Some(Self { path: path.to_owned(), fd }))
+    }
+
+    /// The ids of all containers: the directories of the root whose names are ids, in order.
+    ///
+    /// # Errors
+    /// What reading the directory said.
+    pub fn ids(&self) -> Result<Vec<ContainerId>> {
+        let what = || format!("read the state root {}", self.path.display());
+        let mut dir =
+            Dir::openat(&self.fd, ".", OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty()).context(what)?;
+        let mut ids = Vec::new();
+        for entry in dir.iter() {
+            let entry = entry.context(what)?;
+            let name = OsStr::from_bytes(entry.file_name().to_bytes()).to_string_lossy();
+            if let Ok(id) = ContainerId::parse(&name) {
+                ids.push(id);
+            }
+        }
+        ids.sort_by(|a, b| a.0.cmp(&b.0));
+        Ok(ids)
+    }
+
+    /// Makes the state directory of a new container: whoever makes it has the id (row G7).
+    ///
+    /// # Errors
+    /// [`CONTAINER_EXISTS`], or what mkdir said.
+    pub fn create(&self, id: &ContainerId) -> Result<ContainerDir> {
+        let what = || format!("make the state directory of container {id}");
+        match nix::sys::stat::mkdirat(&self.fd, id.as_str(), Mode::S_IRWXU) {
+            Err(Errno::EEXIST) => return Err(Error::new(CONTAINER_EXISTS)),
+            other => other.context(what)?,
+        }
+        let dir = self.container(id)?;
+        // The umask may have taken our own bits (row E15).
+        nix::sys::stat::fchmod(&dir.fd, Mode::S_IRWXU).context(what)?;
+        Ok(dir)
+    }
+
+    /// The state directory of a container.
+    ///
+    /// # Errors
+    /// [`CONTAINER_DOES_NOT_EXIST`].
+    pub fn container(&self, id: &ContainerId) -> Result<ContainerDir> {
+        match open_own(&self.fd, id.as_str(), OFlag::O_RDONLY | OFlag::O_DIRECTORY, Mode::empty()) {
+            Ok(fd) => {
+                let root = self.fd.try_clone().context(|| "duplicate a descriptor")?;
+                Ok(ContainerDir { root, id: id.clone(), fd })
+            }
+            Err(Errno::ENOENT | Errno::ENOTDIR) => Err(Error::new(CONTAINER_DOES_NOT_EXIST)),
+            Err(errno) => {
+                Err(Error::from_errno(format!("open the state directory of container {id}"), errno))
+            }
+        }
+    }
+}
+
+/// Makes the state root and the directories above it, whatever the umask is.
+fn make_root(path: &Path) -> Result<()> {
+    let what = || format!("make the state root {}", path.display());
+    let mut reached = PathBuf::new();
+    let mut made = false;
+    for part in path.components() {
+        path::append(&mut reached, part);
+        match nix::unistd::mkdir(&reached, Mode::S_IRWXU) {
+            Ok(()) => made = true,
+            Err(Errno::EEXIST) => made = false,
+            Err(errno) => return Err(Error::from_errno(what(), errno)),
+        }
+    }
+    if made {
+        nix::sys::stat::fchmodat(
+            nix::fcntl::AT_FDCWD,
+            path,
+            Mode::S_IRWXU,
+            nix::sys::stat::FchmodatFlags::FollowSymlink,
+        )
+        .context(what)?;
+    }
+    Ok(())
+}
+
+/// The state directory of one container.
+#[derive(Debug)]
+pub struct ContainerDir {
+    root: OwnedFd,
+    id: ContainerId,
+    fd: OwnedFd,
+}
+
+/// Held while a command changes a container; given up when the process ends, however it ends.
+#[derive(Debug)]
+pub struct Lock(#[expect(dead_code, reason = "held for its drop")] Flock<OwnedFd>);
+
+impl ContainerDir {
+    /// The container's id.
+    pub fn id(&self) -> &ContainerId {
+        &self.id
+    }
+
+    /// The right to change this container; waits for whoever has it.
+    ///
+    /// # Errors
+    /// The errno of flock(2); [`CONTAINER_DOES_NOT_EXIST`] where it was deleted meanwhile.
+    pub fn lock(&self) -> Result<Lock> {
+        let lock = self.try_lock(FlockArg::LockExclusive)?;
+        lock.ok_or_else(|| Error::new(format!("lock container {}: interrupted", self.id)))
+    }
+
+    /// The same without waiting: `None` where another command has it.
+    ///
+    /// # Errors
+    /// The errno of flock(2); [`CONTAINER_DOES_NOT_EXIST`] where it was deleted meanwhile.
+    pub fn lock_now(&self) -> Result<Option<Lock>> {
+        self.try_lock(FlockArg::LockExclusiveNonblock)
+    }
+
+    fn try_lock(&self, how: FlockArg) -> Result<Option<Lock>> {
+        let what = || format!("lock container {}", self.id);
+        // A description of its own: a lock belongs to the open file description.
+        let own =
+            open_own(&self.fd, ".", OFlag::O_RDONLY | OFlag::O_DIRECTORY, Mode::empty()).context(what)?;
+        let lock = match Flock::lock(own, how) {
+            Ok(lock) => lock,
+            Err((_, Errno::EWOULDBLOCK)) => return Ok(None),
+            Err((_, errno)) => return Err(Error::from_errno(what(), errno)),
+        };
+        if path::stat(&self.fd).context(what)?.st_nlink == 0 {
+            return Err(Error::new(CONTAINER_DOES_NOT_EXIST));
+        }
+        Ok(Some(Lock(lock)))
+    }
+
+    /// Makes a FIFO that only the owner can open.
+    ///
+    /// # Errors
+    /// The errno of mkfifoat(3) or openat2(2).
+    pub fn make_fifo(&self, name: &str) -> Result<OwnedFd> {
+        let what = || format!("make {name} of container {}", self.id);
+        nix::unistd::mkfifoat(&self.fd, name, Mode::S_IRUSR | Mode::S_IWUSR).context(what)?;
+        // Opened for both: it then never blocks, and never sees an end while we hold it (fifo(7)).
+        open_own(&self.fd, name, OFlag::O_RDWR, Mode::empty()).context(what)
+    }
+
+    /// Opens a file of the directory.
+    ///
+    /// # Errors
+    /// The errno of openat2(2).
+    pub fn open(&self, name: &str, flags: OFlag) -> nix::Result<OwnedFd> {
+        open_own(&self.fd, name, flags, Mode::empty())
+    }
+
+    /// Renames a file of the directory.
+    ///
+    /// # Errors
+    /// The errno of renameat(2).
+    pub fn rename(&self, from: &str, to: &str) -> nix::Result<()> {
+        nix::fcntl::renameat(&self.fd, from, &self.fd, to)
+    }
+
+    /// Removes a file of the directory: `ENOENT` tells whoever came second.
+    ///
+    /// # Errors
+    /// The errno of unlinkat(2).
+    pub fn unlink(&self, name: &str) -> nix::Result<()> {
+        nix::unistd::unlinkat(&self.fd, name, nix::unistd::UnlinkatFlags::NoRemoveDir)
+    }
+
+    /// Whether the directory has a file of this name.
+    pub fn has(&self, name: &str) -> bool {
+        nix::sys::stat::fstatat(&self.fd, name, AtFlags::AT_SYMLINK_NOFOLLOW).is_ok()
+    }
+
+    /// Records the state: written aside, then renamed, so that a reader sees all of it or none. Not fsynced: after a
+    /// crash of the host no container of it lives, and a torn file is an error for its id alone.
+    ///
+    /// # Errors
+    /// What writing or renaming said.
+    pub fn write_state(&self, state: &State) -> Result<()> {
+        let what = || format!("write the state of container {}", self.id);
+        let json = serde_json::to_vec(state).map_err(|error| Error::new(error.to_string())).context(what)?;
+        self.write_file(STATE_NEW, &json).context(what)?;
+        self.rename(STATE_NEW, STATE).context(what)
+    }
+
+    /// Keeps the configuration as it was read.
+    ///
+    /// # Errors
+    /// What writing said.
+    pub fn write_config(&self, json: &[u8]) -> Result<()> {
+        self.write_file(CONFIG, json).context(|| format!("keep the configuration of container {}", self.id))
+    }
+
+    fn write_file(&self, name: &str, data: &[u8]) -> nix::Result<()> {
+        let mode = Mode::S_IRUSR | Mode::S_IWUSR;
+        let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_TRUNC | OFlag::O_NOFOLLOW;
+        let file = open_own(&self.fd, name, flags, mode)?;
+        nix::sys::stat::fchmod(&file, mode)?;
+        write_all(&file, data)
+    }
+
+    /// The configuration that the container was created with.
+    ///
+    /// # Errors
+    /// What opening or reading said.
+    pub fn read_config(&self) -> Result<Vec<u8>> {
+        path::read_own(&self.fd, CONFIG, FILE_LIMIT)
+            .context(|| format!("read the configuration of container {}", self.id))
+    }
+
+    /// The recorded state; `None` while `create` has not written it.
+    ///
+    /// # Errors
+    /// A file that is too large, torn or of another container (row G3).
+    pub fn read_state(&self) -> Result<Option<State>> {
+        let what = || format!("read the state of container {}", self.id);
+        let json = match path::read_own(&self.fd, STATE, FILE_LIMIT) {
+            Ok(json) => json,
+            Err(Errno::ENOENT) => return Ok(None),
+            Err(errno) => return Err(Error::from_errno(what(), errno)),
+        };
+        let state: State =
+            serde_json::from_slice(&json).map_err(|error| Error::new(error.to_string())).context(what)?;
+        if state.id != self.id.as_str() {
+            return Err(Error::new(format!("it is that of container {:?}", state.id)).context(what()));
+        }
+        if state.pid <= 0 {
+            return Err(Error::new(format!("/pid: {}: must be a process id", state.pid)).context(what()));
+        }
+        Ok(Some(state))
+    }
+
+    /// Removes the state directory and what skeg made in it. Anything else in it stays, and is named in the error.
+    ///
+    /// # Errors
+    /// What could not be removed.
+    pub fn remove(&self) -> Result<()> {
+        let what = || format!("remove the state directory of container {}", self.id);
+        for name in NAMES {
+            path::remove_file(&self.fd, name).context(what)?;
+        }
+        match path::remove_dir(&self.root, self.id.as_str()) {
+            Err(Errno::ENOTEMPTY) => {
+                Err(Error::new(format!("{}: it holds files that skeg did not make", what())))
+            }
+            other => other.context(what),
+        }
+    }
+}
+
+impl AsFd for ContainerDir {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+/// A container that has a recorded state.
+#[derive(Debug)]
+pub struct Container {
+    /// Its state directory.
+    pub dir: ContainerDir,
+    /// What `create` recorded.
+    pub state: State,
+}
+
+impl Container {
+    /// Loads the container `id` of the state root at `root`.
+    ///
+    /// # Errors
+    /// [`CONTAINER_DOES_NOT_EXIST`], also while `create` has recorded nothing; a state that cannot be read.
+    pub fn load(root: &Path, id: &ContainerId) -> Result<Self> {
+        let root = StateRoot::open(root)?.ok_or_else(|| Error::new(CONTAINER_DOES_NOT_EXIST))?;
+        let dir = root.container(id)?;
+        let state = dir.read_state()?.ok_or_else(|| Error::new(CONTAINER_DOES_NOT_EXIST))?;
+        Ok(Self { dir, state })
+    }
+
+    /// The init process, where it is still the one that `create` made: opened by number first, then compared with the
+    /// recorded start time and boot, so that a number that was given away again is never taken for it (row F7).
+    ///
+    /// # Errors
+    /// What opening or reading said, but for a process that has gone: `None`.
+    pub fn init(&self) -> Result<Option<OwnedFd>> {
+        let what = || format!("look for the init process of container {}", self.dir.id);
+        let number = Pid::from_raw(self.state.pid);
+        let pidfd = match pid::open(number) {
+            Ok(pidfd) => pidfd,
+            Err(Errno::ESRCH) => return Ok(None),
+            Err(errno) => return Err(Error::from_errno(what(), errno)),
+        };
+        let procfs = Procfs::mounted().context(what)?;
+        match pid::start_time(&procfs, number) {
+            Ok((start_time, true)) if start_time == self.state.start_time => {}
+            Ok(_) | Err(Errno::ENOENT | Errno::ESRCH) => return Ok(None),
+            Err(errno) => return Err(Error::from_errno(what(), errno)),
+        }
+        Ok((procfs::boot_id(&procfs).context(what)? == self.state.boot_id).then_some(pidfd))
+    }
+
+    /// The status now.
+    ///
+    /// # Errors
+    /// What looking at the process or the freezer said.
+    pub fn status(&self) -> Result<Status> {
+        if self.init()?.is_none() {
+            return Ok(Status::Stopped);
+        }
+        if self.dir.has(GATE_CREATING) {
+            return Ok(Status::Creating);
+        }
+        if self.dir.has(GATE) {
+            return Ok(Status::Created);
+        }
+        let frozen = match &self.state.cgroup {
+            Some(paths) => {
+                paths.is_frozen().context(|| format!("read the freezer of container {}", self.dir.id))?
+            }
+            None => false,
+        };
+        Ok(if frozen { Status::Paused } else { Status::Running })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// security.md G1.
+    #[test]
+    fn g1_ids() {
+        for bad in ["", ".", "..", "../x", "/", "a/b", "a b", "a\nb", "a\0", "ä", &"x".repeat(4096)] {
+            assert!(ContainerId::parse(bad).is_err(), "{bad:?}");
+        }
+        for good in ["a", "web-1", "a.b_c+d", "...", "0", &"x".repeat(255)] {
+            assert!(ContainerId::parse(good).is_ok(), "{good:?}");
+        }
+    }
+}

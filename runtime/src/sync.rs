@@ -1,1 +1,234 @@
 //! The only protocol between the runtime and the process that becomes the container.
+//!
+//! One SEQPACKET pair, so that a message is whole or absent. Whoever reads an end of file knows that the other side
+//! has died (or, for the runtime, that execve closed the init process's end).
+//!
+//! | from | message | meaning |
+//! |---|---|---|
+//! | init | `Forked` | a second process goes on (its pid in the runtime's PID namespace); this one ends |
+//! | init | `NeedsMaps` | it is in its user namespace and waits for the id maps |
+//! | runtime | `Mapped` | the id maps are written |
+//! | init | `RootfsMounted` | mounts are made, nothing is pivoted: host-side hooks may run |
+//! | runtime | `HooksDone` | they have run |
+//! | init | `SeccompListener` + fd | the listener for the profile's agent |
+//! | runtime | `ListenerSent` | it has been handed on |
+//! | init | `Ready` | everything is set but the limits; it waits |
+//! | runtime | `Proceed` | recorded, limits are set: to the gate, or (run, exec) straight to execve |
+//! | init | `Executing` | the next call is execve: an end of file from here on means success |
+//! | init | `Error` + text | this step failed; it ends |
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use nix::errno::Errno;
+use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, send, socketpair};
+use nix::unistd::Pid;
+
+use crate::error::{Context as _, Error, Result};
+use crate::sys::fd::{receive_with_fds, send_with_fds};
+
+/// The longest message: an error text is cut to fit.
+const MESSAGE_LIMIT: usize = 4096;
+
+/// One message; the tag is its first byte.
+#[derive(Debug)]
+pub enum Message {
+    /// A second process goes on under this pid.
+    Forked(Pid),
+    /// The id maps are wanted.
+    NeedsMaps,
+    /// The id maps are written.
+    Mapped,
+    /// Mounts are made, nothing is pivoted.
+    RootfsMounted,
+    /// Host-side hooks have run.
+    HooksDone,
+    /// The seccomp listener.
+    SeccompListener(OwnedFd),
+    /// The seccomp listener has been handed on.
+    ListenerSent,
+    /// Everything is set but the limits.
+    Ready,
+    /// On to the gate or to execve.
+    Proceed,
+    /// The next call is execve.
+    Executing,
+    /// A step failed.
+    Error(Error),
+}
+
+/// One end of the pair.
+#[derive(Debug)]
+pub struct Channel(OwnedFd);
+
+impl Channel {
+    /// The two ends, both close-on-exec.
+    ///
+    /// # Errors
+    /// The errno of socketpair(2).
+    pub fn pair() -> Result<(Self, Self)> {
+        let (a, b) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)
+            .context(|| "make the socket pair to the init process")?;
+        Ok((Self(a), Self(b)))
+    }
+
+    /// Sends a message. A [`Message::SeccompListener`] goes by [`Channel::send_listener`].
+    ///
+    /// # Errors
+    /// The other side has died.
+    pub fn send(&self, message: &Message) -> Result<()> {
+        let bytes = encode(message);
+        loop {
+            match send(std::os::fd::AsRawFd::as_raw_fd(&self.0), &bytes, MsgFlags::MSG_NOSIGNAL) {
+                Err(Errno::EINTR) => {}
+                other => {
+                    return other.map(drop).context(|| "send to the other side of the container's creation");
+                }
+            }
+        }
+    }
+
+    /// Sends the seccomp listener.
+    ///
+    /// # Errors
+    /// The other side has died.
+    pub fn send_listener(&self, listener: BorrowedFd<'_>) -> Result<()> {
+        send_with_fds(&self.0, &[tag::SECCOMP_LISTENER], &[listener])
+            .context(|| "hand over the seccomp listener")
+    }
+
+    /// The next message; `None` at the end: the other side has died or executed its program.
+    ///
+    /// # Errors
+    /// A message that is none of ours.
+    pub fn receive(&self) -> Result<Option<Message>> {
+        let mut buffer = [0; MESSAGE_LIMIT];
+        let (length, fds) = receive_with_fds(&self.0, &mut buffer)?;
+        match buffer.get(..length) {
+            None | Some([]) => Ok(None),
+            Some(bytes) => decode(bytes, fds).map(Some).ok_or_else(|| {
+                Error::new("the other side of the container's creation sent an unknown message")
+            }),
+        }
+    }
+
+    /// The next message, where an end means that the runtime was killed.
+    ///
+    /// # Errors
+    /// The runtime has ended; a message that is none of ours.
+    pub fn receive_or_end(&self) -> Result<Message> {
+        self.receive()?.ok_or_else(|| Error::new("the runtime has ended"))
+    }
+}
+
+impl AsFd for Channel {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+/// First bytes.
+mod tag {
+    pub const FORKED: u8 = b'F';
+    pub const NEEDS_MAPS: u8 = b'n';
+    pub const MAPPED: u8 = b'm';
+    pub const ROOTFS_MOUNTED: u8 = b'r';
+    pub const HOOKS_DONE: u8 = b'h';
+    pub const SECCOMP_LISTENER: u8 = b's';
+    pub const LISTENER_SENT: u8 = b'l';
+    pub const READY: u8 = b'R';
+    pub const PROCEED: u8 = b'P';
+    pub const EXECUTING: u8 = b'X';
+    pub const ERROR: u8 = b'E';
+}
+
+/// The bytes of a message. An error is its tag, its errno, its exit status (each 0 for none, as i32) and its text.
+pub fn encode(message: &Message) -> Vec<u8> {
+    match message {
+        Message::Forked(pid) => [&[tag::FORKED][..], &pid.as_raw().to_ne_bytes()].concat(),
+        Message::NeedsMaps => vec![tag::NEEDS_MAPS],
+        Message::Mapped => vec![tag::MAPPED],
+        Message::RootfsMounted => vec![tag::ROOTFS_MOUNTED],
+        Message::HooksDone => vec![tag::HOOKS_DONE],
+        Message::SeccompListener(_) => vec![tag::SECCOMP_LISTENER],
+        Message::ListenerSent => vec![tag::LISTENER_SENT],
+        Message::Ready => vec![tag::READY],
+        Message::Proceed => vec![tag::PROCEED],
+        Message::Executing => vec![tag::EXECUTING],
+        Message::Error(error) => {
+            let errno = error.errno().map_or(0, |errno| errno as i32);
+            let status = i32::from(error.exit_status().unwrap_or(0));
+            let mut bytes = vec![tag::ERROR];
+            bytes.extend_from_slice(&errno.to_ne_bytes());
+            bytes.extend_from_slice(&status.to_ne_bytes());
+            bytes.extend_from_slice(error.to_string().as_bytes());
+            bytes.truncate(MESSAGE_LIMIT);
+            bytes
+        }
+    }
+}
+
+/// The message of these bytes; `None` for anything that [`encode`] does not make.
+pub fn decode(bytes: &[u8], mut fds: Vec<OwnedFd>) -> Option<Message> {
+    let (&first, rest) = bytes.split_first()?;
+    let number = |bytes: &[u8]| bytes.try_into().ok().map(i32::from_ne_bytes);
+    match first {
+        tag::FORKED => number(rest).map(|pid| Message::Forked(Pid::from_raw(pid))),
+        tag::NEEDS_MAPS => Some(Message::NeedsMaps),
+        tag::MAPPED => Some(Message::Mapped),
+        tag::ROOTFS_MOUNTED => Some(Message::RootfsMounted),
+        tag::HOOKS_DONE => Some(Message::HooksDone),
+        tag::SECCOMP_LISTENER => fds.pop().map(Message::SeccompListener),
+        tag::LISTENER_SENT => Some(Message::ListenerSent),
+        tag::READY => Some(Message::Ready),
+        tag::PROCEED => Some(Message::Proceed),
+        tag::EXECUTING => Some(Message::Executing),
+        tag::ERROR => {
+            let errno = number(rest.get(..4)?)?;
+            let status = number(rest.get(4..8)?)?;
+            let text = String::from_utf8_lossy(rest.get(8..)?);
+            let error = match errno {
+                0 => Error::new(text),
+                errno => Error::with_text(text, Errno::from_raw(errno)),
+            };
+            Some(Message::Error(match u8::try_from(status) {
+                Ok(status) if status > 0 => error.with_exit_status(status),
+                _ => error,
+            }))
+        }
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_crosses_with_its_errno_and_status() {
+        let (ours, theirs) = Channel::pair().unwrap();
+        let error = Error::from_errno("mount proc on /proc", Errno::EPERM).with_exit_status(126);
+        theirs.send(&Message::Error(error.clone())).unwrap();
+        drop(theirs);
+        let Some(Message::Error(received)) = ours.receive().unwrap() else { panic!("no error") };
+        assert_eq!(received, error);
+        assert!(ours.receive().unwrap().is_none());
+    }
+
+    /// peers.md B 33: a long text is cut, never a blocked pipe.
+    #[test]
+    fn a_long_error_is_cut() {
+        let (ours, theirs) = Channel::pair().unwrap();
+        theirs.send(&Message::Error(Error::new("x".repeat(1 << 20)))).unwrap();
+        let Some(Message::Error(received)) = ours.receive().unwrap() else { panic!("no error") };
+        assert!(received.to_string().len() < MESSAGE_LIMIT);
+    }
+
+    #[test]
+    fn unknown_bytes_are_no_message() {
+        assert!(decode(b"", Vec::new()).is_none());
+        assert!(decode(b"?", Vec::new()).is_none());
+        assert!(decode(b"F12", Vec::new()).is_none());
+        assert!(decode(b"E123", Vec::new()).is_none());
+        assert!(decode(b"s", Vec::new()).is_none());
+    }
+}

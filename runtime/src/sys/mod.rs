@@ -6,5 +6,6 @@ pub mod fd;
 pub mod mount;
 pub mod path;
 pub mod pid;
+pub mod process;
 pub mod procfs;
 pub mod seal;

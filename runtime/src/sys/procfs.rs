@@ -57,13 +57,18 @@ impl Procfs {
             Ok(fd) => Ok(Self(fd)),
             // Without CAP_SYS_ADMIN over the PID namespace (rootless, before the user namespace is there) no instance
             // can be made; the process's own view is then all that it could attack.
-            Err(Errno::EPERM) => Self::of_host(),
+            Err(Errno::EPERM) => Self::mounted(),
             Err(errno) => Err(Error::from_errno("open a private procfs", errno)),
         }
     }
 
-    /// The mounted procfs, checked to be one: file system magic and inode 1, which only a procfs root has.
-    fn of_host() -> Result<Self> {
+    /// The procfs that is mounted on `/proc`, checked to be one: file system magic and inode 1, which only a procfs
+    /// root has. For reading what the host says of processes; a file that something is mounted over is an error
+    /// (`RESOLVE_NO_XDEV`), not a decoy. Making an instance of our own costs a superblock.
+    ///
+    /// # Errors
+    /// What opening or examining it said.
+    pub fn mounted() -> Result<Self> {
         /// `PROC_ROOT_INO` of `linux/proc_fs.h`.
         const PROC_ROOT_INODE: u64 = 1;
         let what = || "open the mounted procfs";
@@ -143,6 +148,15 @@ impl AsFd for Procfs {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
     }
+}
+
+/// The random id of this boot: pids and start times mean nothing in another one (proc_sys_kernel(5)).
+///
+/// # Errors
+/// The errno of openat2(2) or read(2).
+pub fn boot_id(procfs: &Procfs) -> nix::Result<String> {
+    let text = procfs.read("sys/kernel/random/boot_id")?;
+    Ok(String::from_utf8_lossy(text.trim_ascii()).into_owned())
 }
 
 /// This process's own program, for the sealed copy of it. Opened by name and through a magic link: nothing of a
