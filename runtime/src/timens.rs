@@ -1,1 +1,62 @@
-//! Time namespace offsets.
+//! Time namespace offsets (config-linux.md, timeOffsets; time_namespaces(7)).
+
+use std::collections::HashMap;
+use std::fmt::Write as _;
+
+use nix::fcntl::OFlag;
+use nix::unistd::Pid;
+use oci_spec::runtime::LinuxTimeOffset;
+
+use crate::error::{Context as _, Result};
+use crate::namespaces::TIME;
+use crate::sys::clone;
+use crate::sys::procfs::Procfs;
+
+/// The text that `timens_offsets` takes: a line `CLOCK SECONDS NANOSECONDS` for each clock.
+pub fn offsets_text(offsets: &HashMap<String, LinuxTimeOffset>) -> String {
+    let mut lines: Vec<String> = offsets
+        .iter()
+        .map(|(clock, offset)| {
+            let (seconds, nanoseconds) = (offset.secs().unwrap_or(0), offset.nanosecs().unwrap_or(0));
+            format!("{clock} {seconds} {nanoseconds}")
+        })
+        .collect();
+    lines.sort();
+    lines.iter().fold(String::new(), |mut text, line| {
+        let _ = writeln!(text, "{line}");
+        text
+    })
+}
+
+/// Moves this process into a new time namespace with these offsets.
+///
+/// unshare(2) makes the namespace for children only, and its offsets can be written until the first process enters it.
+/// setns(2) then brings this very process in, so that no second fork is needed.
+///
+/// # Errors
+/// What the kernel said to the namespace or to the offsets.
+pub fn enter_new(offsets: &str) -> Result<()> {
+    clone::unshare(TIME).context(|| "make a time namespace")?;
+    let procfs = Procfs::processes()?;
+    let this = Pid::this();
+    if !offsets.is_empty() {
+        procfs
+            .write(format!("{this}/timens_offsets"), offsets.as_bytes())
+            .context(|| format!("set the offsets {:?} of the time namespace", offsets.trim_end()))?;
+    }
+    let namespace = procfs
+        .open_magic_link(this, "ns/time_for_children", OFlag::O_RDONLY)
+        .context(|| "open the new time namespace")?;
+    clone::join(&namespace, TIME).context(|| "enter the new time namespace")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn offsets_are_lines_of_three_fields() {
+        let offsets = serde_json::from_str(r#"{"monotonic":{"secs":-5},"boottime":{"secs":7,"nanosecs":9}}"#);
+        assert_eq!(offsets_text(&offsets.unwrap()), "boottime 7 9\nmonotonic -5 0\n");
+    }
+}
