@@ -6,5 +6,7 @@ pub mod fd;
 pub mod mount;
 pub mod path;
 pub mod pid;
+pub mod posix_spawn;
 pub mod procfs;
 pub mod seal;
+pub mod tty;
