@@ -148,7 +148,9 @@ fn problem(path: &Path, depth: u32) -> Option<Problem> {
     let file = match open_given(path, OFlag::O_PATH, Mode::empty()) {
         Ok(file) => file,
         Err(Errno::ENOENT) => return Some(dangling_link(path).map_or(Problem::Missing, Problem::Other)),
-        Err(Errno::EACCES) => return Problem::other("has a directory on its way that this user may not search"),
+        Err(Errno::EACCES) => {
+            return Problem::other("has a directory on its way that this user may not search");
+        }
         Err(Errno::ENOTDIR) => return Problem::other("has something on its way that is not a directory"),
         Err(Errno::ELOOP) => return Problem::other("is a loop of symbolic links"),
         Err(_) => return None,

@@ -122,7 +122,9 @@ fn run_one(hook: &Hook, state: &[u8], cwd: Option<&Path>) -> Result<()> {
     }
     let mut text = match end {
         // runc's words.
-        _ if !in_time => format!("hook ran past specified timeout of {}.0s", hook.timeout().unwrap_or_default()),
+        _ if !in_time => {
+            format!("hook ran past specified timeout of {}.0s", hook.timeout().unwrap_or_default())
+        }
         WaitStatus::Exited(_, status) => format!("exit status {status}"),
         WaitStatus::Signaled(_, signal, _) => format!("killed by {signal}"),
         other => format!("ended as {other:?}"),
