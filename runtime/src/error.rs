@@ -59,6 +59,13 @@ impl Error {
         self
     }
 
+    /// The same error with the reason behind it in parentheses at its end.
+    #[must_use]
+    pub fn because(mut self, reason: impl fmt::Display) -> Self {
+        self.text = format!("{} ({reason})", self.text);
+        self
+    }
+
     /// The same error with `what: ` in front.
     #[must_use]
     pub fn context(mut self, what: impl fmt::Display) -> Self {

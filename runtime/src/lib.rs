@@ -6,6 +6,7 @@ pub mod cli;
 pub mod console;
 pub mod create;
 pub mod delete;
+pub mod diagnose;
 pub mod error;
 pub mod events;
 pub mod exec;

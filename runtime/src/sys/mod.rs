@@ -7,5 +7,7 @@ pub mod mount;
 pub mod path;
 pub mod pid;
 pub mod process;
+pub mod posix_spawn;
 pub mod procfs;
 pub mod seal;
+pub mod tty;
