@@ -68,6 +68,14 @@ pub struct Join {
     index: usize,
 }
 
+#[cfg(test)]
+impl Join {
+    /// For tests that look at types only.
+    pub fn for_test(kind: u64) -> Self {
+        Self { kind, path: PathBuf::new(), index: 0 }
+    }
+}
+
 /// Which namespaces a container has of its own, and which it joins. Those in neither are the runtime's.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct NamespacePlan {

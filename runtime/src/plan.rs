@@ -1,1 +1,206 @@
 //! Decide everything about a container before any side effect (pure).
+//!
+//! What is decided here is only looked at afterwards. A configuration that cannot be honoured fails before there is a
+//! state directory, a cgroup or a process to take back.
+
+use std::path::PathBuf;
+
+use oci_spec::runtime::{LinuxSeccomp, Process, Spec};
+
+use crate::error::{Error, Result};
+use crate::namespaces::{CGROUP, IPC, MOUNT, NETWORK, NamespacePlan, PID, TIME, USER, UTS};
+use crate::process::Security;
+use crate::rootfs::{self, RootfsPlan};
+use crate::security::seccomp::{self, Filter};
+use crate::sys::procfs::Procfs;
+use crate::sysctl::{self, Sysctl};
+use crate::timens;
+use crate::userns::IdMaps;
+
+/// What a container will be.
+#[derive(Debug)]
+pub struct Plan {
+    /// Namespaces to make and to join.
+    pub namespaces: NamespacePlan,
+    /// The steps by which the init process gets into them.
+    pub stages: Stages,
+    /// The id maps of a new user namespace.
+    pub id_maps: Option<IdMaps>,
+    /// What `timens_offsets` of a new time namespace takes.
+    pub time_offsets: String,
+    /// The root file system.
+    pub rootfs: RootfsPlan,
+    /// The compiled seccomp profile.
+    pub seccomp: Option<Filter>,
+    /// Kernel parameters.
+    pub sysctls: Vec<Sysctl>,
+    /// Whether setgroups(2) will be allowed.
+    pub may_set_groups: bool,
+}
+
+/// How many processes it takes, and which makes which namespaces.
+///
+/// One process is enough in the common case. A second one is forked where the kernel leaves no other way:
+/// * [`Fork::BeforeRootfs`]: namespaces of the host's are joined with the runtime's rights and a user namespace is
+///   made after that; or a user namespace is joined and the new PID namespace is to belong to it;
+/// * [`Fork::AfterPivot`]: an existing PID namespace is joined, which only a child is in, and its members are not to see
+///   a process with the host's root (row C5).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stages {
+    /// `CLONE_NEW*` bits of the clone by the runtime.
+    pub first_clone: u64,
+    /// The second process, if any.
+    pub fork: Option<Fork>,
+    /// `CLONE_NEW*` bits that the init process unshares once its user namespace is there, in place of the clone: what is
+    /// made then belongs to that user namespace and has owners who are mapped in it.
+    pub unshare: u64,
+}
+
+/// When a second process is forked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fork {
+    /// After the joins, with these `CLONE_NEW*` bits.
+    BeforeRootfs(u64),
+    /// After the root file system is entered.
+    AfterPivot,
+}
+
+/// What a clone can make. Not the cgroup namespace, whose root would be the runtime's own cgroup, and not the time
+/// namespace, whose offsets are written before anyone is in it.
+const CLONED: u64 = IPC | MOUNT | NETWORK | PID | UTS;
+
+impl Stages {
+    /// Decides the steps.
+    pub fn new(namespaces: &NamespacePlan) -> Self {
+        let cloned = namespaces.new & CLONED;
+        let joins_any_but = |kinds: u64| namespaces.joins.iter().any(|join| join.kind & kinds == 0);
+        let new_pid = namespaces.new & PID;
+        let after_pivot = namespaces.joins(PID).then_some(Fork::AfterPivot);
+        if namespaces.is_new(USER) {
+            let with_user = USER | new_pid;
+            let unshare = cloned & !PID;
+            if joins_any_but(PID) {
+                return Self { first_clone: 0, fork: Some(Fork::BeforeRootfs(with_user)), unshare };
+            }
+            return Self { first_clone: with_user, fork: after_pivot, unshare };
+        }
+        if namespaces.joins(USER) {
+            let fork = (new_pid != 0).then_some(Fork::BeforeRootfs(new_pid)).or(after_pivot);
+            return Self { first_clone: 0, fork, unshare: cloned & !PID };
+        }
+        Self { first_clone: cloned, fork: after_pivot, unshare: 0 }
+    }
+}
+
+impl Plan {
+    /// Decides. `facts` is what the root file system has to know of the host.
+    ///
+    /// # Errors
+    /// A value that cannot be honoured, with its JSON pointer.
+    pub fn new(spec: &Spec, facts: rootfs::Facts) -> Result<Self> {
+        let linux = spec.linux().as_ref();
+        let namespaces =
+            NamespacePlan::new(linux.and_then(|linux| linux.namespaces().as_deref()).unwrap_or_default())?;
+        let id_maps = namespaces.is_new(USER).then(|| IdMaps::new(spec));
+        if id_maps.as_ref().is_some_and(|maps| !maps.is_complete()) {
+            return Err(Error::new(
+                "/linux/uidMappings and /linux/gidMappings: must be given with a new user namespace",
+            ));
+        }
+        let stages = Stages::new(&namespaces);
+        if stages.fork.is_some_and(|fork| fork != Fork::AfterPivot) && namespaces.joins(PID) {
+            return Err(Error::new(
+                "/linux/namespaces: a PID namespace cannot be joined by path together with a new user namespace \
+                 and other joined namespaces",
+            ));
+        }
+        let offsets = linux.and_then(|linux| linux.time_offsets().as_ref());
+        let seccomp = linux.and_then(|linux| linux.seccomp().as_ref());
+        let sysctls = linux.and_then(|linux| linux.sysctl().as_ref());
+        Ok(Self {
+            may_set_groups: id_maps.as_ref().is_none_or(IdMaps::allow_setgroups),
+            time_offsets: match offsets {
+                Some(offsets) if namespaces.is_new(TIME) => timens::offsets_text(offsets),
+                _ => String::new(),
+            },
+            rootfs: rootfs::plan(spec, facts)?,
+            seccomp: seccomp.filter(|profile| !allows_all(profile)).map(seccomp::compile).transpose()?,
+            sysctls: sysctls.map(sysctl::plan).transpose()?.unwrap_or_default(),
+            stages,
+            namespaces,
+            id_maps,
+        })
+    }
+
+    /// What the init process, or an exec process with another `process`, gets.
+    pub fn security<'a>(
+        &'a self,
+        spec: &'a Spec,
+        process: &'a Process,
+        procfs: Option<&'a Procfs>,
+        new_keyring: bool,
+    ) -> Security<'a> {
+        Security {
+            process,
+            personality: spec.linux().as_ref().and_then(|linux| linux.personality().as_ref()),
+            seccomp: self.seccomp.as_ref(),
+            new_keyring,
+            procfs,
+            may_set_groups: self.may_set_groups,
+        }
+    }
+
+    /// Whether a cgroup namespace is to be made, in the container's own cgroup.
+    pub fn new_cgroup_namespace(&self) -> bool {
+        self.namespaces.is_new(CGROUP)
+    }
+}
+
+/// A profile that decides nothing needs no filter.
+fn allows_all(profile: &LinuxSeccomp) -> bool {
+    profile.default_action() == oci_spec::runtime::LinuxSeccompAction::ScmpActAllow
+        && profile.syscalls().as_ref().is_none_or(Vec::is_empty)
+}
+
+/// The absolute path of the root file system, as `state` reports it.
+pub fn rootfs_path(bundle: &std::path::Path, root: &std::path::Path) -> PathBuf {
+    let mut path = bundle.to_owned();
+    crate::sys::path::append(&mut path, root);
+    path
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::namespaces::Join;
+
+    fn stages(new: u64, joins: &[u64]) -> Stages {
+        let joins = joins.iter().map(|&kind| Join::for_test(kind)).collect();
+        Stages::new(&NamespacePlan { new, joins })
+    }
+
+    #[test]
+    fn one_clone_in_the_common_case() {
+        let common = stages(PID | NETWORK | IPC | UTS | MOUNT | CGROUP | TIME, &[]);
+        assert_eq!(common, Stages { first_clone: PID | NETWORK | IPC | UTS | MOUNT, fork: None, unshare: 0 });
+        let pod = stages(PID | MOUNT | CGROUP, &[NETWORK, IPC, UTS]);
+        assert_eq!(pod, Stages { first_clone: PID | MOUNT, fork: None, unshare: 0 });
+    }
+
+    #[test]
+    fn a_new_user_namespace_owns_what_is_made_after_its_maps() {
+        let user = stages(USER | PID | NETWORK | MOUNT, &[]);
+        assert_eq!(user, Stages { first_clone: USER | PID, fork: None, unshare: NETWORK | MOUNT });
+        let with_hosts_network = stages(USER | PID | MOUNT, &[NETWORK]);
+        let fork = Some(Fork::BeforeRootfs(USER | PID));
+        assert_eq!(with_hosts_network, Stages { first_clone: 0, fork, unshare: MOUNT });
+        let joined = stages(PID | MOUNT, &[USER, NETWORK]);
+        assert_eq!(joined, Stages { first_clone: 0, fork: Some(Fork::BeforeRootfs(PID)), unshare: MOUNT });
+    }
+
+    /// security.md C5: an existing PID namespace is joined after pivot.
+    #[test]
+    fn c5_a_pid_namespace_is_joined_after_pivot() {
+        assert_eq!(stages(MOUNT, &[PID]).fork, Some(Fork::AfterPivot));
+    }
+}

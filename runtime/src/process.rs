@@ -39,6 +39,7 @@ use crate::security::lsm;
 use crate::security::seccomp::Filter;
 use crate::sys::fd::read_to_end;
 use crate::sys::path::{open_in_root, stat};
+use crate::sys::procfs::Procfs;
 use crate::sys::process::{self as sys, SchedulerAttributes};
 use crate::sys::seccomp;
 
@@ -58,6 +59,8 @@ pub struct Security<'a> {
     pub seccomp: Option<&'a Filter>,
     /// A session keyring of its own (not with `--no-new-keyring`).
     pub new_keyring: bool,
+    /// A procfs that was opened in the runtime's own namespaces, where a label is asked for.
+    pub procfs: Option<&'a Procfs>,
     /// Whether setgroups(2) is allowed: not in a user namespace that an unprivileged user mapped.
     pub may_set_groups: bool,
 }
@@ -82,7 +85,7 @@ pub fn apply_process_security(security: &Security<'_>) -> Result<Option<OwnedFd>
     if security.new_keyring {
         new_keyring()?;
     }
-    lsm::set_exec_labels(process.apparmor_profile().as_deref(), process.selinux_label().as_deref())?;
+    lsm::set_exec_labels(security.procfs, process.apparmor_profile().as_deref(), process.selinux_label().as_deref())?;
     if security.no_new_privileges() {
         prctl::set_no_new_privs().context(|| "set no_new_privs")?;
     }

@@ -1,4 +1,8 @@
 //! Time namespace offsets (config-linux.md, timeOffsets; time_namespaces(7)).
+//!
+//! unshare(2) makes the namespace for children only, and its offsets can be written until the first process enters it.
+//! The runtime writes them: in a user namespace the init process may not open its own `timens_offsets`, which belongs to
+//! the host's root while it is not dumpable. setns(2) then brings that very process in, so that no second fork is needed.
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
@@ -28,24 +32,31 @@ pub fn offsets_text(offsets: &HashMap<String, LinuxTimeOffset>) -> String {
     })
 }
 
-/// Moves this process into a new time namespace with these offsets.
-///
-/// unshare(2) makes the namespace for children only, and its offsets can be written until the first process enters it.
-/// setns(2) then brings this very process in, so that no second fork is needed.
+/// Init process: makes the namespace for its children.
 ///
 /// # Errors
-/// What the kernel said to the namespace or to the offsets.
-pub fn enter_new(offsets: &str) -> Result<()> {
-    clone::unshare(TIME).context(|| "make a time namespace")?;
-    let procfs = Procfs::processes()?;
-    let this = Pid::this();
-    if !offsets.is_empty() {
-        procfs
-            .write(format!("{this}/timens_offsets"), offsets.as_bytes())
-            .context(|| format!("set the offsets {:?} of the time namespace", offsets.trim_end()))?;
-    }
+/// The errno of unshare(2).
+pub fn unshare() -> Result<()> {
+    clone::unshare(TIME).context(|| "make a time namespace")
+}
+
+/// Runtime: writes the offsets of the namespace that process `pid` has made.
+///
+/// # Errors
+/// What the kernel said to them.
+pub fn write_offsets(procfs: &Procfs, pid: Pid, offsets: &str) -> Result<()> {
+    procfs
+        .write(format!("{pid}/timens_offsets"), offsets.as_bytes())
+        .context(|| format!("/linux/timeOffsets: set {:?}", offsets.trim_end()))
+}
+
+/// Init process: enters the namespace that it has made.
+///
+/// # Errors
+/// The errno of setns(2).
+pub fn enter(procfs: &Procfs) -> Result<()> {
     let namespace = procfs
-        .open_magic_link(this, "ns/time_for_children", OFlag::O_RDONLY)
+        .open_own_magic_link("ns/time_for_children", OFlag::O_RDONLY)
         .context(|| "open the new time namespace")?;
     clone::join(&namespace, TIME).context(|| "enter the new time namespace")
 }

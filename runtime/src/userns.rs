@@ -1,12 +1,19 @@
 //! User namespaces: id maps and setgroups (user_namespaces(7)).
 
+use std::ffi::CString;
 use std::fmt::Write as _;
+use std::os::fd::AsFd as _;
 
-use nix::unistd::Pid;
+use nix::errno::Errno;
+use nix::fcntl::OFlag;
+use nix::sys::stat::Mode;
+use nix::sys::wait::{WaitStatus, waitpid};
+use nix::unistd::{Pid, pipe2};
 use oci_spec::runtime::{LinuxIdMapping, Spec};
 
 use crate::error::{Context as _, Error, Result};
-use crate::sys::posix_spawn;
+use crate::sys::fd::read_to_end;
+use crate::sys::posix_spawn::{Program, spawn};
 use crate::sys::procfs::Procfs;
 
 /// The id maps of a new user namespace, as the kernel reads them.
@@ -40,33 +47,41 @@ impl IdMaps {
         !self.uid.is_empty() && !self.gid.is_empty()
     }
 
+    /// Whether setgroups(2) will be allowed in the namespace: not where an unprivileged user maps its own group, since
+    /// the kernel then wants it denied (CVE-2014-8989).
+    pub fn allow_setgroups(&self) -> bool {
+        nix::unistd::geteuid().is_root() || !is_own(&self.gid, nix::unistd::getegid().as_raw())
+    }
+
     /// Writes the maps of the user namespace of process `pid`, our child.
     ///
     /// A privileged runtime writes them itself. Others may map their own ids only, one line each, with setgroups
-    /// denied first (CVE-2014-8989); for more, the set-user-id helpers newuidmap and newgidmap are asked.
+    /// denied first; for more, the set-user-id helpers newuidmap and newgidmap are asked.
     ///
     /// # Errors
     /// What writing said, or why the helper refused.
-    pub fn write(&self, pid: Pid) -> Result<()> {
-        let procfs = Procfs::processes()?;
+    pub fn write(&self, procfs: &Procfs, pid: Pid) -> Result<()> {
         let privileged = nix::unistd::geteuid().is_root();
-        let own = |map: &[[u32; 3]], id: u32| matches!(map, [[_, host, 1]] if *host == id);
-        if privileged || own(&self.uid, nix::unistd::geteuid().as_raw()) {
-            write_map(&procfs, pid, "uid_map", &self.uid)?;
+        if privileged || is_own(&self.uid, nix::unistd::geteuid().as_raw()) {
+            write_map(procfs, pid, "uid_map", &self.uid)?;
         } else {
             run_helper("newuidmap", pid, &self.uid)?;
         }
-        if privileged {
-            return write_map(&procfs, pid, "gid_map", &self.gid);
+        if self.allow_setgroups() && !privileged {
+            return run_helper("newgidmap", pid, &self.gid);
         }
-        if own(&self.gid, nix::unistd::getegid().as_raw()) {
+        if !privileged {
             procfs
                 .write(format!("{pid}/setgroups"), b"deny")
                 .context(|| "deny setgroups in the user namespace")?;
-            return write_map(&procfs, pid, "gid_map", &self.gid);
         }
-        run_helper("newgidmap", pid, &self.gid)
+        write_map(procfs, pid, "gid_map", &self.gid)
     }
+}
+
+/// Whether the map is of this id alone.
+fn is_own(map: &[[u32; 3]], id: u32) -> bool {
+    matches!(map, [[_, host, 1]] if *host == id)
 }
 
 /// All lines in one write(2): the kernel takes a map once.
@@ -80,13 +95,49 @@ fn write_map(procfs: &Procfs, pid: Pid, name: &str, map: &[[u32; 3]]) -> Result<
         .context(|| format!("write the {name} {:?} of the user namespace", text.trim_end()))
 }
 
-/// Runs a helper of the shadow package with numbers as its only arguments and nothing in its environment (row E7).
+/// The most that is kept of what a helper says.
+const HELPER_OUTPUT: usize = 4096;
+
+/// Runs a helper of the shadow package, from where the distributions put it and not from PATH, with numbers as its only
+/// arguments and nothing in its environment (row E7).
 fn run_helper(name: &str, pid: Pid, map: &[[u32; 3]]) -> Result<()> {
-    let arguments: Vec<String> =
-        std::iter::once(pid.as_raw().to_string()).chain(map.iter().flatten().map(u32::to_string)).collect();
-    let output = posix_spawn::run_to_end(&["/usr/bin/", "/bin/"], name, &arguments)?;
-    match output {
-        None => Ok(()),
-        Some(reason) => Err(Error::new(format!("{name} {}: {reason}", arguments.join(" ")))),
+    let what = || format!("run {name}");
+    let mut arguments = vec![name.to_owned(), pid.to_string()];
+    arguments.extend(map.iter().flatten().map(u32::to_string));
+    let line = arguments.join(" ");
+    let c_string = |text: &str| CString::new(text).map_err(|_| Errno::EINVAL);
+    let arguments =
+        arguments.iter().map(|text| c_string(text)).collect::<nix::Result<Vec<_>>>().context(what)?;
+    let null = crate::sys::path::open_given("/dev/null", OFlag::O_RDWR, Mode::empty()).context(what)?;
+    let (output, end) = pipe2(OFlag::O_CLOEXEC).context(what)?;
+    let start = |directory: &str| {
+        let path = c_string(&format!("{directory}/{name}"))?;
+        let stdio = [null.as_fd(), end.as_fd(), end.as_fd()];
+        spawn(&Program { path: &path, args: &arguments, env: &[], cwd: None, stdio })
+    };
+    let helper = match start("/usr/bin") {
+        Err(Errno::ENOENT) => start("/bin"),
+        other => other,
+    }
+    .context(what)?;
+    drop(end);
+    let said = read_to_end(&output, HELPER_OUTPUT).unwrap_or_default();
+    match waitpid(helper, None).context(what)? {
+        WaitStatus::Exited(_, 0) => Ok(()),
+        _ => Err(Error::new(format!("{line}: {}", String::from_utf8_lossy(said.trim_ascii())))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// security.md E5: a map of one's own group needs setgroups denied, a longer one goes through the helper.
+    #[test]
+    fn e5_own_maps_are_one_line_of_size_one() {
+        assert!(is_own(&[[0, 1000, 1]], 1000));
+        assert!(!is_own(&[[0, 1000, 1]], 1001));
+        assert!(!is_own(&[[0, 1000, 2]], 1000));
+        assert!(!is_own(&[[0, 1000, 1], [1, 100_000, 65_535]], 1000));
     }
 }

@@ -4,7 +4,7 @@
 //! (row B1). The writes go to a private procfs, by the attribute's own name for each module, so that a decoy over
 //! `/proc` cannot take them (CVE-2019-16884, CVE-2025-52881).
 
-use nix::unistd::Pid;
+use oci_spec::runtime::Process;
 
 use crate::error::{Context as _, Error, Result};
 use crate::sys::procfs::Procfs;
@@ -12,24 +12,29 @@ use crate::sys::procfs::Procfs;
 /// Where `aa_change_onexec` writes; kernels before 5.8 have the shared file only.
 const APPARMOR: [&str; 2] = ["attr/apparmor/exec", "attr/exec"];
 
+/// Whether the process asks for a label, and so needs a procfs to write it to.
+pub fn wants_labels(process: &Process) -> bool {
+    [process.apparmor_profile(), process.selinux_label()].iter().any(|label| label.as_deref().is_some_and(|l| !l.is_empty()))
+}
+
 /// Sets the AppArmor profile and the SELinux label that execve will put on this process. Nothing to do for neither.
+/// `procfs` was opened in the runtime's own namespaces.
 ///
 /// # Errors
 /// A label that this kernel cannot apply, with the reason.
-pub fn set_exec_labels(apparmor: Option<&str>, selinux: Option<&str>) -> Result<()> {
+pub fn set_exec_labels(procfs: Option<&Procfs>, apparmor: Option<&str>, selinux: Option<&str>) -> Result<()> {
     let apparmor = apparmor.filter(|profile| !profile.is_empty());
     let selinux = selinux.filter(|label| !label.is_empty());
     if apparmor.is_none() && selinux.is_none() {
         return Ok(());
     }
-    let procfs = Procfs::processes()?;
+    let procfs = procfs.ok_or_else(|| Error::new("set a label: no procfs has been opened"))?;
     if let Some(profile) = apparmor {
-        set_apparmor(&procfs, profile).context(|| format!("apply AppArmor profile {profile:?}"))?;
+        set_apparmor(procfs, profile).context(|| format!("apply AppArmor profile {profile:?}"))?;
     }
     if let Some(label) = selinux {
-        let path = format!("{}/attr/exec", Pid::this());
         procfs
-            .write(path, label.as_bytes())
+            .write_self("attr/exec", label.as_bytes())
             .map_err(explain)
             .context(|| format!("apply SELinux label {label:?}"))?;
     }
@@ -41,9 +46,9 @@ fn set_apparmor(procfs: &Procfs, profile: &str) -> Result<()> {
         return Err(Error::new("/process/apparmorProfile: must be one line"));
     }
     let value = format!("exec {profile}");
-    let [own, shared] = APPARMOR.map(|name| format!("{}/{name}", Pid::this()));
-    match procfs.write(own, value.as_bytes()) {
-        Err(nix::errno::Errno::ENOENT) => procfs.write(shared, value.as_bytes()).map_err(explain),
+    let [own, shared] = APPARMOR;
+    match procfs.write_self(own, value.as_bytes()) {
+        Err(nix::errno::Errno::ENOENT) => procfs.write_self(shared, value.as_bytes()).map_err(explain),
         other => other.map_err(explain),
     }
 }
@@ -65,9 +70,11 @@ mod tests {
     /// security.md B1: a profile without AppArmor is an error, never a container without confinement.
     #[test]
     fn b1_a_label_that_cannot_be_applied_is_an_error() {
-        assert!(set_exec_labels(None, Some("")).is_ok());
-        let error = set_exec_labels(Some("no-such-profile"), None).unwrap_err().to_string();
+        let procfs = Procfs::processes().unwrap();
+        let set = |apparmor, selinux| set_exec_labels(Some(&procfs), apparmor, selinux);
+        assert!(set(None, Some("")).is_ok());
+        let error = set(Some("no-such-profile"), None).unwrap_err().to_string();
         assert!(error.starts_with("apply AppArmor profile \"no-such-profile\": "), "{error}");
-        assert!(set_exec_labels(Some("a\nchangeprofile b"), None).unwrap_err().to_string().contains("one line"));
+        assert!(set(Some("a\nchangeprofile b"), None).unwrap_err().to_string().contains("one line"));
     }
 }

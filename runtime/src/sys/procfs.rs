@@ -110,12 +110,21 @@ impl Procfs {
         }
     }
 
-    /// A file of the calling process, such as `mountinfo`.
+    /// A file of the calling process, such as `mountinfo`. By the link `self` of this instance, so that it works from
+    /// another PID namespace too; the link is an ordinary one (proc_self(5)).
     ///
     /// # Errors
     /// The errno of openat2(2) or read(2).
     pub fn read_self(&self, name: &str) -> nix::Result<Vec<u8>> {
-        self.read(format!("{}/{name}", Pid::this()))
+        self.read(format!("self/{name}"))
+    }
+
+    /// Writes `value` in one write(2) to a file of the calling process.
+    ///
+    /// # Errors
+    /// The errno of openat2(2) or write(2).
+    pub fn write_self(&self, name: &str, value: &[u8]) -> nix::Result<()> {
+        self.write(format!("self/{name}"), value)
     }
 
     /// A file of process `pid`, as this PID namespace numbers it.
@@ -135,12 +144,20 @@ impl Procfs {
         openat2(&self.0, format!("{pid}/{name}"), flags, Mode::empty(), 0)
     }
 
+    /// The same of the calling process.
+    ///
+    /// # Errors
+    /// The errno of openat2(2).
+    pub fn open_own_magic_link(&self, name: &str, flags: OFlag) -> nix::Result<OwnedFd> {
+        openat2(&self.0, format!("self/{name}"), flags, Mode::empty(), 0)
+    }
+
     /// Opens the object behind an `O_PATH` fd of this process anew with `flags`.
     ///
     /// # Errors
     /// The errno of openat2(2).
     pub fn reopen(&self, fd: impl AsFd, flags: OFlag) -> nix::Result<OwnedFd> {
-        self.open_magic_link(Pid::this(), &format!("fd/{}", fd.as_fd().as_raw_fd()), flags)
+        self.open_own_magic_link(&format!("fd/{}", fd.as_fd().as_raw_fd()), flags)
     }
 }
 

@@ -1,0 +1,49 @@
+//! Kernel parameters of the container's namespaces (config-linux.md, sysctl).
+//!
+//! Which parameters are allowed is decided when the configuration is validated. Here each is written to a private
+//! procfs by the process that is in the namespaces: the kernel shows a task the parameters of its own.
+
+use std::collections::HashMap;
+
+use crate::error::{Context as _, Result};
+use crate::sys::procfs::Procfs;
+
+/// One parameter.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sysctl {
+    /// Its name as configured.
+    name: String,
+    /// Its file below `sys`.
+    path: String,
+    /// What is written: as it is, in one write.
+    value: String,
+}
+
+/// The parameters in the order of their names.
+///
+/// # Errors
+/// A name that is no path below `sys` (row B7).
+pub fn plan(parameters: &HashMap<String, String>) -> Result<Vec<Sysctl>> {
+    let mut sysctls = parameters
+        .iter()
+        .map(|(name, value)| {
+            let path = crate::bundle::sysctl_path(name)?;
+            Ok(Sysctl { name: name.clone(), path, value: value.clone() })
+        })
+        .collect::<Result<Vec<_>>>()?;
+    sysctls.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(sysctls)
+}
+
+/// Writes the parameters.
+///
+/// # Errors
+/// Which one could not be written, and why.
+pub fn apply(sysctls: &[Sysctl], procfs: &Procfs) -> Result<()> {
+    for sysctl in sysctls {
+        procfs
+            .write(format!("sys/{}", sysctl.path), sysctl.value.as_bytes())
+            .context(|| format!("/linux/sysctl: write {:?} to {}", sysctl.value, sysctl.name))?;
+    }
+    Ok(())
+}
