@@ -1,0 +1,350 @@
+//! What to do about cgroups, decided before anything is done: where the container goes and what is written there.
+
+use std::path::{Path, PathBuf};
+
+use oci_spec::runtime::{LinuxResources, Spec};
+
+use crate::cgroup::apply::Write;
+use crate::cgroup::devices::Policy;
+use crate::cgroup::place::GroupPath;
+use crate::cgroup::{Hierarchies, Hierarchy, systemd, v1, v2};
+use crate::error::{Error, Result};
+use crate::sys::path::{append, clean};
+
+/// Where the resources are in config.json, for errors.
+pub(super) const RESOURCES: &str = "/linux/resources";
+
+/// Who makes the cgroup (`--cgroup-manager`, `--systemd-cgroup`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Manager {
+    /// skeg, in the cgroup file system.
+    #[default]
+    Cgroupfs,
+    /// systemd, as a scope.
+    Systemd,
+    /// Nobody: the container stays in the caller's cgroup.
+    Disabled,
+}
+
+/// What the command line says about cgroups.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Options {
+    /// Who makes the cgroup.
+    pub manager: Manager,
+    /// Without root on the host: with no `cgroupsPath` and no limits asked for, a cgroup that cannot be made is done
+    /// without, and device rules, which a user namespace makes moot, may fail (as runc does).
+    pub rootless: bool,
+}
+
+/// The cgroup of one container, decided but not made. Empty for [`Manager::Disabled`].
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct CgroupPlan {
+    pub(super) v1: Vec<GroupPlan>,
+    pub(super) v2: Option<GroupPlan>,
+    pub(super) rootless: bool,
+    /// Whether a cgroup that may not be made is done without.
+    pub(super) optional: bool,
+}
+
+/// One hierarchy's part of the plan.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct GroupPlan {
+    pub at: GroupPath,
+    /// Limits.
+    pub writes: Vec<Write>,
+    /// Device rules: writes on v1, a program on v2.
+    pub devices: Devices,
+    /// v2: the controllers that have to be enabled for the writes; on a pure v2 host all that there are will be.
+    pub controllers: Vec<String>,
+}
+
+/// How the device rules of a hierarchy are put into force.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Devices {
+    /// They are another hierarchy's matter.
+    Elsewhere,
+    /// By these writes (v1).
+    Writes(Vec<Write>),
+    /// By an eBPF program (v2).
+    Program(Policy),
+}
+
+/// Whether [`plan`] needs to know the caller's own cgroup: `cgroupsPath` is absent or relative.
+pub fn needs_own_cgroup(spec: &Spec) -> bool {
+    !cgroups_path(spec).starts_with('/')
+}
+
+fn cgroups_path(spec: &Spec) -> &str {
+    let path = spec.linux().as_ref().and_then(|linux| linux.cgroups_path().as_deref());
+    path.and_then(Path::to_str).unwrap_or_default()
+}
+
+/// Decides where the container `id` goes and what is written there.
+///
+/// # Errors
+/// A value of `/linux/cgroupsPath` or `/linux/resources` that cannot be had, with its JSON pointer.
+pub fn plan(spec: &Spec, id: &str, options: Options, hierarchies: &Hierarchies) -> Result<CgroupPlan> {
+    let none = LinuxResources::default();
+    let resources = spec.linux().as_ref().and_then(|linux| linux.resources().as_ref()).unwrap_or(&none);
+    let path = cgroups_path(spec);
+    let v1_with = |name: &str| hierarchies.v1_with(name);
+    match options.manager {
+        Manager::Cgroupfs => {}
+        Manager::Systemd => systemd::refuse(path)?,
+        Manager::Disabled => return disabled(resources),
+    }
+    let place = Place::new(path, id)?;
+    let limits = limits(resources, hierarchies.v1.len(), &v1_with, hierarchies.v2.is_some(), RESOURCES)?;
+    let asked = limits.v1.iter().any(|writes| !writes.is_empty()) || !limits.v2.is_empty();
+    let policy = Policy::new(resources.devices().as_deref().unwrap_or_default())?;
+    let devices_v1 = hierarchies.v1_with("devices");
+    if devices_v1.is_none() && hierarchies.v2.is_none() && !options.rootless {
+        return Err(Error::new("no cgroup hierarchy with device control is mounted on this host"));
+    }
+
+    let mut v1_groups = Vec::with_capacity(hierarchies.v1.len());
+    for (index, (hierarchy, writes)) in hierarchies.v1.iter().zip(limits.v1).enumerate() {
+        let devices = match devices_v1 {
+            Some(with) if with == index => Devices::Writes(policy.v1_writes(RESOURCES)?),
+            _ => Devices::Elsewhere,
+        };
+        let at = place.in_hierarchy(hierarchy, false)?;
+        v1_groups.push(GroupPlan { at, writes, devices, controllers: Vec::new() });
+    }
+    let v2_group = match &hierarchies.v2 {
+        Some(hierarchy) => {
+            let devices = if devices_v1.is_some() { Devices::Elsewhere } else { Devices::Program(policy) };
+            let at = place.in_hierarchy(hierarchy, hierarchies.is_pure_v2())?;
+            Some(GroupPlan { at, writes: limits.v2, devices, controllers: limits.v2_controllers })
+        }
+        None => None,
+    };
+    let optional = options.rootless && path.is_empty() && !asked;
+    Ok(CgroupPlan { v1: v1_groups, v2: v2_group, rootless: options.rootless, optional })
+}
+
+/// Without a cgroup there are no limits: asking for one is an error. Device rules alone are not: every default config
+/// has them, and without a cgroup it is capabilities that keep mknod away.
+fn disabled(resources: &LinuxResources) -> Result<CgroupPlan> {
+    let wanted = limits(resources, 0, &|_| None, true, RESOURCES)?;
+    match wanted.v2.first() {
+        None => Ok(CgroupPlan::default()),
+        Some(write) => Err(Error::new(format!(
+            "{RESOURCES}/{}: no limit can be set with --cgroup-manager disabled",
+            write.source
+        ))),
+    }
+}
+
+/// Where below the mount point of a hierarchy the container goes.
+enum Place {
+    /// Counted from the mount point.
+    Absolute(PathBuf),
+    /// Counted from the caller's own cgroup.
+    Relative(PathBuf),
+}
+
+impl Place {
+    /// An absolute `cgroupsPath` is relative to the root of each hierarchy, another one to the caller's own cgroup; none
+    /// is the container's id. `..` stops at the top, as in runc: it never leads out (security.md F2).
+    fn new(path: &str, id: &str) -> Result<Self> {
+        if path.chars().any(char::is_control) {
+            return Err(Error::new(format!(
+                "/linux/cgroupsPath: {path:?}: must not contain control characters"
+            )));
+        }
+        let cleaned = clean(Path::new(if path.is_empty() { id } else { path }));
+        let relative = cleaned.strip_prefix("/").unwrap_or(&cleaned).to_path_buf();
+        if relative.as_os_str().is_empty() {
+            return Err(Error::new(format!(
+                "/linux/cgroupsPath: {path:?}: must name a cgroup, not the top of the hierarchy"
+            )));
+        }
+        Ok(if path.starts_with('/') { Self::Absolute(relative) } else { Self::Relative(relative) })
+    }
+
+    /// On a pure v2 host relative paths count from the parent of the caller's cgroup: a v2 cgroup with processes inside
+    /// cannot enable controllers for those below it (cgroup-v2.rst, "No Internal Process Constraint").
+    fn in_hierarchy(&self, hierarchy: &Hierarchy, beside_caller: bool) -> Result<GroupPath> {
+        let path = match self {
+            Self::Absolute(path) => path.clone(),
+            Self::Relative(path) => {
+                let own = hierarchy.own()?;
+                let start = if beside_caller { own.parent().unwrap_or(own) } else { own };
+                let mut full = start.to_path_buf();
+                append(&mut full, path);
+                full
+            }
+        };
+        Ok(GroupPath {
+            controllers: hierarchy.controllers.clone(),
+            mount: hierarchy.mount_point.clone(),
+            path,
+        })
+    }
+}
+
+/// The limits of a container, sorted to where they are written.
+pub(super) struct Limits {
+    /// For each v1 hierarchy.
+    pub v1: Vec<Vec<Write>>,
+    /// For the v2 one.
+    pub v2: Vec<Write>,
+    /// What has to be enabled there.
+    pub v2_controllers: Vec<String>,
+}
+
+/// Turns one part of the resources into writes; the first argument is the JSON pointer of the resources.
+type Convert = fn(&str, &LinuxResources, &mut Vec<Write>) -> Result<()>;
+
+/// A controller under its two names and its conversion for each version.
+struct Controller {
+    v1: &'static str,
+    v2: &'static str,
+    to_v1: Convert,
+    to_v2: Convert,
+}
+
+/// In the order in which runc sets them.
+const CONTROLLERS: [Controller; 9] = [
+    Controller { v1: "cpuset", v2: "cpuset", to_v1: v1::cpuset, to_v2: v2::cpuset },
+    Controller { v1: "memory", v2: "memory", to_v1: v1::memory, to_v2: v2::memory },
+    Controller { v1: "cpu", v2: "cpu", to_v1: v1::cpu, to_v2: v2::cpu },
+    Controller { v1: "pids", v2: "pids", to_v1: v1::pids, to_v2: v2::pids },
+    Controller { v1: "blkio", v2: "io", to_v1: v1::blkio, to_v2: v2::io },
+    Controller { v1: "hugetlb", v2: "hugetlb", to_v1: v1::hugetlb, to_v2: v2::hugetlb },
+    Controller { v1: "rdma", v2: "rdma", to_v1: v1::rdma, to_v2: v1::rdma },
+    Controller { v1: "net_cls", v2: "", to_v1: v1::net_cls, to_v2: v2::no_net_cls },
+    Controller { v1: "net_prio", v2: "", to_v1: v1::net_prio, to_v2: v2::no_net_prio },
+];
+
+/// Sorts the limits by hierarchy: a controller that is mounted as v1 takes v1's values, any other one v2's.
+pub(super) fn limits(
+    resources: &LinuxResources,
+    v1_count: usize,
+    v1_with: &dyn Fn(&str) -> Option<usize>,
+    has_v2: bool,
+    base: &str,
+) -> Result<Limits> {
+    let mut limits = Limits { v1: vec![Vec::new(); v1_count], v2: Vec::new(), v2_controllers: Vec::new() };
+    for controller in &CONTROLLERS {
+        if let Some(writes) = v1_with(controller.v1).and_then(|index| limits.v1.get_mut(index)) {
+            (controller.to_v1)(base, resources, writes)?;
+            continue;
+        }
+        let before = limits.v2.len();
+        (controller.to_v2)(base, resources, &mut limits.v2)?;
+        match limits.v2.get(before) {
+            None => {}
+            Some(_) if has_v2 => limits.v2_controllers.push(controller.v2.to_owned()),
+            Some(write) => {
+                return Err(Error::new(format!(
+                    "{base}/{}: this host has no {} cgroup controller",
+                    write.source, controller.v1
+                )));
+            }
+        }
+    }
+    let before = limits.v2.len();
+    v2::unified(base, resources, &mut limits.v2)?;
+    for write in limits.v2.get(before..).unwrap_or_default() {
+        if !has_v2 {
+            return Err(Error::new(format!("{base}/unified: cgroup v2 only, and this host has cgroup v1")));
+        }
+        match write.file.split_once('.') {
+            Some((controller, _)) if controller != "cgroup" => {
+                limits.v2_controllers.push(controller.to_owned())
+            }
+            _ => {}
+        }
+    }
+    Ok(limits)
+}
+
+/// The error for a value that cannot be had.
+pub(super) fn invalid(base: &str, source: &str, value: impl std::fmt::Debug, allowed: &str) -> Error {
+    Error::new(format!("{base}/{source}: {value:?}: {allowed}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use oci_spec::runtime::{LinuxBuilder, LinuxMemoryBuilder, LinuxResourcesBuilder, SpecBuilder};
+
+    fn hierarchies(unified: bool) -> Hierarchies {
+        let mountinfo: &[u8] = if unified {
+            b"1 0 0:1 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n"
+        } else {
+            b"1 0 0:1 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory\n\
+              2 0 0:2 / /sys/fs/cgroup/devices rw - cgroup cgroup rw,devices\n\
+              3 0 0:3 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw\n"
+        };
+        let mut found = Hierarchies::from_mountinfo(mountinfo);
+        found.place_caller(b"1:memory:/user/one\n2:devices:/\n0::/user/two\n");
+        found
+    }
+
+    fn spec(path: &str, memory: Option<i64>) -> Spec {
+        let mut resources = LinuxResourcesBuilder::default();
+        if let Some(limit) = memory {
+            resources = resources.memory(LinuxMemoryBuilder::default().limit(limit).build().unwrap());
+        }
+        let mut linux = LinuxBuilder::default().resources(resources.build().unwrap());
+        if !path.is_empty() {
+            linux = linux.cgroups_path(path);
+        }
+        SpecBuilder::default().linux(linux.build().unwrap()).build().unwrap()
+    }
+
+    fn paths(path: &str, unified: bool) -> Vec<String> {
+        let plan = plan(&spec(path, None), "web", Options::default(), &hierarchies(unified)).unwrap();
+        let groups = plan.v1.iter().chain(&plan.v2);
+        groups.map(|group| format!("{} {}", group.at.mount.display(), group.at.path.display())).collect()
+    }
+
+    /// peers.md A2 cgroupsPath, as runc: absolute, relative, absent.
+    #[test]
+    fn paths_count_from_the_top_or_from_the_caller() {
+        let fs = "/sys/fs/cgroup";
+        let expected = [
+            format!("{fs}/memory user/one/web"),
+            format!("{fs}/devices web"),
+            format!("{fs}/unified user/two/web"),
+        ];
+        assert_eq!(paths("", false), expected);
+        assert_eq!(paths("web", false), expected);
+        assert_eq!(paths("/pod/web", false)[0], format!("{fs}/memory pod/web"));
+        assert_eq!(paths("", true), [format!("{fs} user/web")]);
+        assert_eq!(paths("/pod/web", true), [format!("{fs} pod/web")]);
+    }
+
+    /// security.md F2: a path never leads out of the hierarchy, and never to its top.
+    #[test]
+    fn f2_paths_stay_below_the_mount_point() {
+        assert_eq!(paths("/../../pod/./x//web", true), ["/sys/fs/cgroup pod/x/web"]);
+        assert_eq!(paths("a/../../b", true), ["/sys/fs/cgroup user/b"]);
+        for path in ["/", "/..", "..", "/a/..", "a\nb", "/a\0"] {
+            let result = plan(&spec(path, None), "web", Options::default(), &hierarchies(true));
+            let text = result.unwrap_err().to_string();
+            assert!(text.starts_with("/linux/cgroupsPath: "), "{path:?}: {text}");
+        }
+    }
+
+    #[test]
+    fn limits_go_to_the_version_that_has_the_controller() {
+        let hybrid = plan(&spec("/web", Some(4096)), "web", Options::default(), &hierarchies(false)).unwrap();
+        assert_eq!(hybrid.v1[0].writes[0].file, "memory.limit_in_bytes");
+        assert!(hybrid.v2.unwrap().writes.is_empty());
+        let pure = plan(&spec("/web", Some(4096)), "web", Options::default(), &hierarchies(true)).unwrap();
+        assert_eq!(pure.v2.unwrap().writes[0].file, "memory.max");
+    }
+
+    #[test]
+    fn without_a_cgroup_a_limit_is_an_error_and_device_rules_are_not() {
+        let options = Options { manager: Manager::Disabled, rootless: false };
+        let nothing = plan(&spec("", None), "web", options, &hierarchies(true)).unwrap();
+        assert_eq!(nothing, CgroupPlan::default());
+        let text = plan(&spec("", Some(4096)), "web", options, &hierarchies(true)).unwrap_err().to_string();
+        assert_eq!(text, "/linux/resources/memory/limit: no limit can be set with --cgroup-manager disabled");
+    }
+}
