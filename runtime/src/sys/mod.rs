@@ -9,3 +9,4 @@ pub mod pid;
 pub mod process;
 pub mod procfs;
 pub mod seal;
+pub mod seccomp;
