@@ -1,1 +1,794 @@
 //! From an OCI seccomp profile to a BPF program.
+//!
+//! [`compile`] is pure; `sys::seccomp::load` loads what it returns. The decision of a program, in order:
+//!
+//! 1. An architecture that is neither the native one nor listed in the profile: the process is killed (libseccomp kills
+//!    the thread only). The same for an x32 number on x86-64 where x32 is not listed (row E10), except number -1, which a
+//!    tracer sets to skip a call: that one gets the default action.
+//! 2. A number above the newest call that the profile names for that architecture: `ENOSYS`, since a profile cannot
+//!    mean to deny what its author had never heard of, and a libc must see that the call is missing to fall back to an
+//!    older one (row E11). Not where the default action lets calls through (ALLOW, LOG, TRACE) or where the profile names
+//!    no call of that architecture. A rule with the default action decides nothing but counts as naming its calls.
+//! 3. The first rule for the call that has no conditions, wherever it stands among those with conditions.
+//! 4. The first rule whose conditions all hold. The order matters only among rules of one call with different actions,
+//!    and is libseccomp's (see `order`), not that of the profile.
+//! 5. The default action.
+//!
+//! Two conditions of a rule on the same argument make each condition of it a rule of its own (as in runc). On 32-bit
+//! ABIs the low 32 bits of arguments are compared. 32-bit x86 also makes socket and System V IPC calls by socketcall(2)
+//! and ipc(2): a rule for such a call holds there too, by the number of the call in argument 0, in whose place the
+//! rule's own condition on argument 0 goes (libseccomp; the real arguments are in memory, where no filter looks).
+//!
+//! Why not seccompiler's own compiler: it has one match action and one architecture for each filter, and no
+//! notification. Its BPF instruction type is used.
+
+use std::cmp::Reverse;
+
+use oci_spec::runtime::{
+    Arch, LinuxSeccomp, LinuxSeccompAction, LinuxSeccompArg, LinuxSeccompFilterFlag, LinuxSeccompOperator,
+};
+use seccompiler::sock_filter;
+
+use crate::error::{Error, Result};
+use crate::security::syscalls::{self, Abi, Syscall};
+
+/// The longest program that the kernel takes, in instructions: `BPF_MAXINSNS` of linux/bpf_common.h.
+pub const MAX_INSTRUCTIONS: usize = 4096;
+
+const KILL_PROCESS: u32 = libc::SECCOMP_RET_KILL_PROCESS;
+const ENOSYS: u32 = libc::SECCOMP_RET_ERRNO | libc::ENOSYS.cast_unsigned();
+/// `MAX_ERRNO` of linux/err.h: the kernel would lower a greater errno to it (seccomp(2)).
+const MAX_ERRNO: u32 = 4095;
+/// `SECCOMP_RET_DATA` of linux/seccomp.h, what a tracer can be told.
+const MAX_TRACE: u32 = 0xFFFF;
+/// How many arguments a system call has.
+const ARGUMENTS: u8 = 6;
+
+/// A compiled profile, ready for `sys::seccomp::load`.
+#[derive(Clone, Debug)]
+pub struct Filter {
+    /// The BPF program, at most [`MAX_INSTRUCTIONS`] long.
+    pub program: Vec<sock_filter>,
+    /// Flags for seccomp(2) with `SECCOMP_SET_MODE_FILTER`.
+    pub flags: libc::c_ulong,
+    /// Whether a rule notifies: loading the filter then gives a listener, which goes to the profile's `listenerPath`.
+    pub uses_notify: bool,
+    /// Names of calls that no architecture known here has: their rules are ignored, which is worth a warning.
+    pub unknown_names: Vec<String>,
+}
+
+/// What a filter sees as one architecture (`AUDIT_ARCH_…`, which libseccomp's tokens equal but for x32), and the ABIs in
+/// it by their first number.
+struct Architecture {
+    audit: u32,
+    abis: &'static [(Arch, Abi)],
+}
+
+const X86_64: Architecture = Architecture {
+    audit: Arch::ScmpArchX86_64 as u32,
+    abis: &[(Arch::ScmpArchX86_64, Abi::X86_64), (Arch::ScmpArchX32, Abi::X32)],
+};
+const X86: Architecture =
+    Architecture { audit: Arch::ScmpArchX86 as u32, abis: &[(Arch::ScmpArchX86, Abi::X86)] };
+const AARCH64: Architecture =
+    Architecture { audit: Arch::ScmpArchAarch64 as u32, abis: &[(Arch::ScmpArchAarch64, Abi::Aarch64)] };
+const ARM: Architecture =
+    Architecture { audit: Arch::ScmpArchArm as u32, abis: &[(Arch::ScmpArchArm, Abi::Arm)] };
+const RISCV64: Architecture =
+    Architecture { audit: Arch::ScmpArchRiscv64 as u32, abis: &[(Arch::ScmpArchRiscv64, Abi::Riscv64)] };
+
+/// A kind of machine: its native architecture, and all that its kernel may report, the native one first. Other
+/// architectures in a profile are accepted and need no code, since no filter on such a machine ever sees them.
+#[derive(Clone, Copy)]
+pub struct Machine {
+    native: Arch,
+    architectures: &'static [Architecture],
+}
+
+/// x86-64 kernels, which also run 32-bit and x32 programs.
+pub const MACHINE_X86_64: Machine = Machine { native: Arch::ScmpArchX86_64, architectures: &[X86_64, X86] };
+/// aarch64 kernels, which also run 32-bit programs.
+pub const MACHINE_AARCH64: Machine =
+    Machine { native: Arch::ScmpArchAarch64, architectures: &[AARCH64, ARM] };
+/// riscv64 kernels.
+pub const MACHINE_RISCV64: Machine = Machine { native: Arch::ScmpArchRiscv64, architectures: &[RISCV64] };
+
+#[cfg(target_arch = "x86_64")]
+const THIS_MACHINE: Machine = MACHINE_X86_64;
+#[cfg(target_arch = "aarch64")]
+const THIS_MACHINE: Machine = MACHINE_AARCH64;
+#[cfg(target_arch = "riscv64")]
+const THIS_MACHINE: Machine = MACHINE_RISCV64;
+#[cfg(not(target_endian = "little"))]
+compile_error!("the halves of 64-bit arguments are taken to lie in little-endian order");
+
+/// Compiles `profile` for the kind of machine that this program is built for.
+///
+/// # Errors
+/// A value that is not allowed, by its JSON pointer in config.json; rules that contradict each other; a program longer
+/// than the kernel takes.
+pub fn compile(profile: &LinuxSeccomp) -> Result<Filter> {
+    compile_for(profile, THIS_MACHINE)
+}
+
+/// [`compile`] for any kind of machine.
+///
+/// # Errors
+/// Those of [`compile`].
+pub fn compile_for(profile: &LinuxSeccomp, machine: Machine) -> Result<Filter> {
+    let uses_notify = check_notify(profile)?;
+    let plan = Plan::new(profile, machine)?;
+    let mut code = Code::default();
+    let mut sections = Vec::with_capacity(machine.architectures.len());
+    // A program is made from its end: jumps go forward only, so that their targets are there when they are made.
+    for architecture in machine.architectures.iter().rev() {
+        if architecture.abis.iter().any(|(arch, _)| plan.selected.contains(arch)) {
+            sections.push((architecture.audit, plan.section(architecture, &mut code)?));
+        }
+    }
+    let mut dispatch = Target::Return(KILL_PROCESS);
+    for (audit, section) in sections {
+        dispatch = code.jump(JUMP_EQUAL, audit, section, dispatch);
+    }
+    code.load(ARCH_OFFSET);
+    Ok(Filter {
+        program: code.finish()?,
+        flags: flags(profile, uses_notify),
+        uses_notify,
+        unknown_names: plan.unknown_names,
+    })
+}
+
+fn invalid(pointer: &str, value: impl std::fmt::Display, allowed: impl std::fmt::Display) -> Error {
+    Error::new(format!("/linux/seccomp/{pointer}: {value}: {allowed}"))
+}
+
+/// The return value of a filter for `action`; `errno` is its errno, or what a tracer is told. Without one it is EPERM
+/// (config-linux.md, Seccomp).
+fn return_value(action: LinuxSeccompAction, errno: Option<u32>, pointer: impl Fn() -> String) -> Result<u32> {
+    let most = match action {
+        LinuxSeccompAction::ScmpActErrno => MAX_ERRNO,
+        LinuxSeccompAction::ScmpActTrace => MAX_TRACE,
+        _ => match errno {
+            None => return Ok(action.as_u32(None)),
+            Some(errno) => {
+                return Err(invalid(
+                    &pointer(),
+                    errno,
+                    format!("must not be set: {action} returns no errno"),
+                ));
+            }
+        },
+    };
+    match errno {
+        Some(errno) if errno > most => Err(invalid(&pointer(), errno, format!("must be at most {most}"))),
+        _ => Ok(action.as_u32(errno)),
+    }
+}
+
+/// Whether a rule notifies, and what is not allowed about that. The init process itself runs under the filter while it
+/// hands the listener over: a notified write(2), or a notification for everything, would wait for a listener that nobody
+/// has got yet (runc has the same two rules).
+fn check_notify(profile: &LinuxSeccomp) -> Result<bool> {
+    const NOTIFY: LinuxSeccompAction = LinuxSeccompAction::ScmpActNotify;
+    if profile.listener_metadata().is_some() && profile.listener_path().is_none() {
+        let allowed = "must not be set without listenerPath";
+        return Err(invalid("listenerMetadata", "set", allowed));
+    }
+    if profile.default_action() == NOTIFY {
+        return Err(invalid("defaultAction", NOTIFY, "must not be the default action"));
+    }
+    let mut uses_notify = false;
+    for (index, rule) in profile.syscalls().iter().flatten().enumerate() {
+        if rule.action() == NOTIFY {
+            uses_notify = true;
+            if rule.names().iter().any(|name| name == "write") {
+                let pointer = format!("syscalls/{index}/action");
+                return Err(invalid(&pointer, NOTIFY, "must not be used for the write syscall"));
+            }
+        }
+    }
+    if uses_notify && profile.listener_path().is_none() {
+        return Err(invalid("listenerPath", "missing", format!("must be set where {NOTIFY} is used")));
+    }
+    Ok(uses_notify)
+}
+
+/// The flags for seccomp(2): those of the profile and what a listener needs. `WAIT_KILLABLE_RECV` says how to wait for a
+/// listener, and the kernel refuses it without one: without a rule that notifies there is nothing that it could do.
+fn flags(profile: &LinuxSeccomp, uses_notify: bool) -> libc::c_ulong {
+    let mut flags = 0;
+    for flag in profile.flags().iter().flatten() {
+        flags |= match flag {
+            LinuxSeccompFilterFlag::SeccompFilterFlagLog => libc::SECCOMP_FILTER_FLAG_LOG,
+            LinuxSeccompFilterFlag::SeccompFilterFlagSpecAllow => libc::SECCOMP_FILTER_FLAG_SPEC_ALLOW,
+            // A listener and a failed TSYNC are both told by a positive result: the kernel wants them told apart.
+            LinuxSeccompFilterFlag::SeccompFilterFlagTsync if uses_notify => {
+                libc::SECCOMP_FILTER_FLAG_TSYNC | libc::SECCOMP_FILTER_FLAG_TSYNC_ESRCH
+            }
+            LinuxSeccompFilterFlag::SeccompFilterFlagTsync => libc::SECCOMP_FILTER_FLAG_TSYNC,
+            LinuxSeccompFilterFlag::SeccompFilterFlagWaitKillableRecv if uses_notify => {
+                libc::SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV
+            }
+            LinuxSeccompFilterFlag::SeccompFilterFlagWaitKillableRecv => 0,
+        };
+    }
+    if uses_notify { flags | libc::SECCOMP_FILTER_FLAG_NEW_LISTENER } else { flags }
+}
+
+/// A condition on one argument.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Condition {
+    /// 0 to 5.
+    argument: u8,
+    operator: LinuxSeccompOperator,
+    /// The bits that are compared: all, but for `MASKED_EQ`.
+    mask: u64,
+    value: u64,
+}
+
+impl Condition {
+    fn new(arg: &LinuxSeccompArg, pointer: impl Fn() -> String) -> Result<Self> {
+        let argument = u8::try_from(arg.index()).ok().filter(|index| *index < ARGUMENTS);
+        let argument = argument.ok_or_else(|| invalid(&pointer(), arg.index(), "must be 0 to 5"))?;
+        let operator = arg.op();
+        let (mask, value) = match operator {
+            // libseccomp's order: the mask, then the value, of which only the bits in the mask count.
+            LinuxSeccompOperator::ScmpCmpMaskedEq => {
+                (arg.value(), arg.value_two().unwrap_or(0) & arg.value())
+            }
+            _ => (u64::MAX, arg.value()),
+        };
+        Ok(Self { argument, operator, mask, value })
+    }
+
+    /// The same condition on the low 32 bits alone.
+    fn narrow(self) -> Self {
+        let low = u64::from(u32::MAX);
+        Self { mask: self.mask & low, value: self.value & low, ..self }
+    }
+}
+
+/// The low and the high half.
+#[allow(clippy::cast_possible_truncation, reason = "the low half is what is asked for")]
+fn halves(value: u64) -> (u32, u32) {
+    (value as u32, (value >> 32) as u32)
+}
+
+/// An entry of the profile's `syscalls`.
+struct Rule {
+    action: u32,
+    /// The rule matches where all conditions of one of these hold, sorted by argument; none: it always matches.
+    alternatives: Vec<Vec<Condition>>,
+}
+
+/// The conditions of a rule: two on the same argument make each of them an alternative of its own.
+fn alternatives(index: usize, args: Option<&Vec<LinuxSeccompArg>>) -> Result<Vec<Vec<Condition>>> {
+    let args = args.map_or(&[][..], Vec::as_slice);
+    let mut conditions = Vec::with_capacity(args.len());
+    for (at, arg) in args.iter().enumerate() {
+        conditions.push(Condition::new(arg, || format!("syscalls/{index}/args/{at}/index"))?);
+    }
+    if conditions.is_empty() {
+        return Ok(Vec::new());
+    }
+    let mut sorted = conditions.clone();
+    sorted.sort_by_key(|condition| condition.argument);
+    if sorted.windows(2).any(|pair| pair[0].argument == pair[1].argument) {
+        return Ok(conditions.into_iter().map(|condition| vec![condition]).collect());
+    }
+    Ok(vec![sorted])
+}
+
+/// A system call as a rule names it.
+struct Named<'a> {
+    rule: usize,
+    name: &'a str,
+    syscall: Syscall,
+}
+
+/// A rule that applies to a system call number.
+struct Use {
+    number: u32,
+    rule: usize,
+    /// The call number of socketcall(2) or ipc(2), which stands in argument 0.
+    multiplexed: Option<u32>,
+}
+
+/// Conditions that must all hold for an action.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Match {
+    rule: usize,
+    action: u32,
+    conditions: Vec<Condition>,
+}
+
+/// What is to be done about a number.
+enum Decision {
+    Always(u32),
+    /// The first match, else the default action.
+    First(Vec<Match>),
+}
+
+/// The profile with its names resolved.
+struct Plan<'a> {
+    default: u32,
+    selected: Vec<Arch>,
+    rules: Vec<Rule>,
+    named: Vec<Named<'a>>,
+    unknown_names: Vec<String>,
+}
+
+impl<'a> Plan<'a> {
+    fn new(profile: &'a LinuxSeccomp, machine: Machine) -> Result<Self> {
+        let mut selected = vec![machine.native];
+        selected.extend(profile.architectures().iter().flatten());
+        let syscalls = profile.syscalls().as_deref().unwrap_or(&[]);
+        let errno = profile.default_errno_ret();
+        let mut plan = Self {
+            default: return_value(profile.default_action(), errno, || "defaultErrnoRet".to_owned())?,
+            selected,
+            rules: Vec::with_capacity(syscalls.len()),
+            named: Vec::with_capacity(syscalls.iter().map(|rule| rule.names().len()).sum()),
+            unknown_names: Vec::new(),
+        };
+        for (index, rule) in syscalls.iter().enumerate() {
+            let pointer = || format!("syscalls/{index}/errnoRet");
+            let action = return_value(rule.action(), rule.errno_ret(), pointer)?;
+            plan.rules.push(Rule { action, alternatives: alternatives(index, rule.args().as_ref())? });
+            plan.resolve(index, rule.names())?;
+        }
+        Ok(plan)
+    }
+
+    fn resolve(&mut self, rule: usize, names: &'a [String]) -> Result<()> {
+        if names.is_empty() {
+            return Err(invalid(&format!("syscalls/{rule}/names"), "[]", "must contain at least one name"));
+        }
+        for (at, name) in names.iter().enumerate() {
+            match syscalls::find(name) {
+                Some(syscall) => self.named.push(Named { rule, name, syscall }),
+                None if name.is_empty() => {
+                    let pointer = format!("syscalls/{rule}/names/{at}");
+                    return Err(invalid(&pointer, "\"\"", "must be the name of a system call"));
+                }
+                None => self.unknown_names.push(name.clone()),
+            }
+        }
+        Ok(())
+    }
+
+    /// The rules for the numbers of `abi`, sorted by number and then as in the profile, and the newest number that the
+    /// profile names. A rule with the default action decides nothing and is left out.
+    fn uses(&self, abi: Abi) -> (Vec<Use>, Option<u32>) {
+        let mut uses = Vec::with_capacity(self.named.len());
+        let mut newest = None;
+        for named in &self.named {
+            let direct = named.syscall.number(abi).map(|number| (number, None));
+            let multiplexed = (abi == Abi::X86).then(|| syscalls::x86_multiplexed(named.name)).flatten();
+            let multiplexed = multiplexed.map(|(number, call)| (number, Some(call)));
+            for (number, multiplexed) in direct.into_iter().chain(multiplexed) {
+                if !abi.is_private(number) {
+                    newest = newest.max(Some(number));
+                }
+                if self.rules[named.rule].action != self.default {
+                    uses.push(Use { number, rule: named.rule, multiplexed });
+                }
+            }
+        }
+        uses.sort_unstable_by_key(|one| (one.number, one.rule, one.multiplexed));
+        (uses, newest)
+    }
+
+    /// What to do about the number that all of `uses` are for.
+    fn decide(&self, uses: &[Use], wide: bool) -> Result<Decision> {
+        let mut matches = Vec::new();
+        for one in uses {
+            let rule = &self.rules[one.rule];
+            let always = [Vec::new()];
+            let alternatives = if rule.alternatives.is_empty() { &always[..] } else { &rule.alternatives };
+            for conditions in alternatives {
+                let conditions = lower(conditions, one.multiplexed, wide);
+                if conditions.is_empty() {
+                    return Ok(Decision::Always(rule.action));
+                }
+                matches.push(Match { rule: one.rule, action: rule.action, conditions });
+            }
+        }
+        if matches.iter().any(|other| other.action != matches[0].action) {
+            order(&mut matches, wide)?;
+        }
+        Ok(Decision::First(matches))
+    }
+
+    /// Emits the code for one architecture and returns its start.
+    fn section(&self, architecture: &Architecture, code: &mut Code) -> Result<Target> {
+        let mut ranges = Ranges::default();
+        for (arch, abi) in architecture.abis {
+            if self.selected.contains(arch) {
+                self.abi_ranges(*abi, &mut ranges, code)?;
+            } else {
+                ranges.start(abi.first_number(), Target::Return(KILL_PROCESS));
+                if *abi == Abi::X32 {
+                    ranges.start(u32::MAX, Target::Return(self.default));
+                }
+            }
+        }
+        let tree = code.tree(&ranges.starts);
+        code.fall_into(tree);
+        Ok(code.load(NUMBER_OFFSET))
+    }
+
+    /// Appends the numbers of `abi` to `ranges`, and emits the code of those that depend on arguments.
+    fn abi_ranges(&self, abi: Abi, ranges: &mut Ranges, code: &mut Code) -> Result<()> {
+        let (uses, newest) = self.uses(abi);
+        let default = Target::Return(self.default);
+        let action = self.default & libc::SECCOMP_RET_ACTION_FULL;
+        let lets_through =
+            [libc::SECCOMP_RET_ALLOW, libc::SECCOMP_RET_LOG, libc::SECCOMP_RET_TRACE].contains(&action);
+        let unheard_of = if lets_through { default } else { Target::Return(ENOSYS) };
+        // From this number on, numbers without a rule are unheard of.
+        let end = newest.map_or(u32::MAX, |newest| newest + 1);
+        let gap = |ranges: &mut Ranges, from: u32, to: u32| {
+            if from < to.min(end) {
+                ranges.start(from, default);
+            }
+            if end < to {
+                ranges.start(from.max(end), unheard_of);
+            }
+        };
+        let mut emitted: Vec<(Vec<Match>, Target)> = Vec::new();
+        let mut next = abi.first_number();
+        for group in uses.chunk_by(|one, other| one.number == other.number) {
+            let target = match self.decide(group, abi.is_64_bit())? {
+                Decision::Always(action) => Target::Return(action),
+                Decision::First(matches) => match emitted.iter().find(|(same, _)| *same == matches) {
+                    Some((_, target)) => *target,
+                    None => {
+                        let target = code.matches(&matches, default, abi.is_64_bit());
+                        emitted.push((matches, target));
+                        target
+                    }
+                },
+            };
+            gap(ranges, next, group[0].number);
+            ranges.start(group[0].number, target);
+            next = group[0].number + 1;
+        }
+        gap(ranges, next, u32::MAX);
+        Ok(())
+    }
+}
+
+/// `conditions` as an ABI compares them: without those that always hold, and with the multiplexer's call number in
+/// place of a condition on argument 0.
+fn lower(conditions: &[Condition], multiplexed: Option<u32>, wide: bool) -> Vec<Condition> {
+    let call = multiplexed.map(|call| Condition {
+        argument: 0,
+        operator: LinuxSeccompOperator::ScmpCmpEq,
+        mask: u64::MAX,
+        value: u64::from(call),
+    });
+    let own = conditions.iter().filter(|condition| call.is_none() || condition.argument != 0);
+    call.iter()
+        .chain(own)
+        .map(|condition| if wide { *condition } else { condition.narrow() })
+        .filter(|condition| condition.mask != 0)
+        .collect()
+}
+
+/// Where a condition stands among others on the same level: see `order`.
+type Rank = (Reverse<u8>, u8, u32, usize, u32, usize);
+
+/// Puts matches with different actions into the order in which libseccomp's program tries them: by the first condition in
+/// which two of them differ,
+/// * one on a higher argument first;
+/// * on the same argument `EQ`, `NE` and `MASKED_EQ`, then `LT` and `LE`, then `GT` and `GE`;
+/// * of these the greater value first (with `LT` and `LE` the smaller one), by the high half and then by the low half;
+///   halves that are equal under different masks stay in the order of the profile;
+/// * and where one has no conditions left, that one first.
+///
+/// Libseccomp refuses two rules with the same conditions and different actions, and a rule that covers an earlier, longer
+/// one of another action: so does this. Where rules with different actions overlap in more tangled ways its decision
+/// depends on how its tree shares nodes, and it loses or widens rules; this keeps to the order above.
+fn order(matches: &mut [Match], wide: bool) -> Result<()> {
+    let ranks: Vec<Vec<Rank>> = matches.iter().map(|one| ranks(one, matches, wide)).collect();
+    let mut sorted: Vec<usize> = (0..matches.len()).collect();
+    sorted.sort_by(|a, b| ranks[*a].cmp(&ranks[*b]));
+    for (at, &first) in sorted.iter().enumerate() {
+        let prefix = &matches[first].conditions;
+        let covered = sorted[at + 1..].iter().take_while(|one| matches[**one].conditions.starts_with(prefix));
+        for &second in covered {
+            let (a, b) = (&matches[first], &matches[second]);
+            if a.action != b.action && (a.conditions == b.conditions || second < first) {
+                let pointer = format!("syscalls/{}", a.rule.max(b.rule));
+                let earlier = a.rule.min(b.rule);
+                let what = format!("contradicts /linux/seccomp/syscalls/{earlier}, of another action");
+                return Err(invalid(&pointer, "args", what));
+            }
+        }
+    }
+    let mut ordered: Vec<Match> = sorted.iter().map(|index| matches[*index].clone()).collect();
+    matches.swap_with_slice(&mut ordered);
+    Ok(())
+}
+
+fn ranks(one: &Match, all: &[Match], wide: bool) -> Vec<Rank> {
+    use LinuxSeccompOperator::{ScmpCmpGe, ScmpCmpGt, ScmpCmpLe, ScmpCmpLt, ScmpCmpMaskedEq};
+    // Libseccomp has one node for equal halves under equal masks, placed where the first such rule put it.
+    let high_node = |condition: &Condition| {
+        let (value, mask) = (halves(condition.value).1, halves(condition.mask).1);
+        (condition.argument, condition.operator == ScmpCmpMaskedEq, value, mask)
+    };
+    let first = |test: &dyn Fn(&Match) -> bool| all.iter().position(test).unwrap_or(all.len());
+    let mut ranks = Vec::with_capacity(one.conditions.len());
+    for (at, condition) in one.conditions.iter().enumerate() {
+        let (low, high) = halves(condition.value);
+        let before = &one.conditions[..at];
+        let upto = &one.conditions[..=at];
+        let high_group = first(&|other| {
+            let there = other.conditions.get(at);
+            other.conditions.starts_with(before)
+                && there.is_some_and(|there| high_node(there) == high_node(condition))
+        });
+        let low_group = first(&|other| other.conditions.starts_with(upto));
+        let class = match condition.operator {
+            ScmpCmpLt | ScmpCmpLe => 1,
+            ScmpCmpGt | ScmpCmpGe => 2,
+            _ => 0,
+        };
+        let (low, high) = if class == 1 { (low, high) } else { (!low, !high) };
+        let high_group = if wide && class == 0 { high_group } else { 0 };
+        ranks.push((Reverse(condition.argument), class, high, high_group, low, low_group));
+    }
+    ranks
+}
+
+/// Where numbers begin to go to another target; each goes on to the next one.
+#[derive(Default)]
+struct Ranges {
+    starts: Vec<(u32, Target)>,
+}
+
+impl Ranges {
+    /// From `number` on, `target`.
+    fn start(&mut self, number: u32, target: Target) {
+        if self.starts.last().is_none_or(|(_, last)| *last != target) {
+            self.starts.push((number, target));
+        }
+    }
+}
+
+/// Where a jump leads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Target {
+    /// To a return of this value.
+    Return(u32),
+    /// To the instruction with this index in [`Code::reversed`].
+    Code(usize),
+}
+
+// Instruction codes: linux/bpf_common.h.
+/// `BPF_LD | BPF_W | BPF_ABS`
+const LOAD: u16 = 0x20;
+/// `BPF_ALU | BPF_AND | BPF_K`
+const AND: u16 = 0x54;
+/// `BPF_JMP | BPF_JA`
+const JUMP: u16 = 0x05;
+/// `BPF_JMP | BPF_JEQ | BPF_K`
+const JUMP_EQUAL: u16 = 0x15;
+/// `BPF_JMP | BPF_JGT | BPF_K`
+const JUMP_GREATER: u16 = 0x25;
+/// `BPF_JMP | BPF_JGE | BPF_K`
+const JUMP_GREATER_EQUAL: u16 = 0x35;
+/// `BPF_RET | BPF_K`
+const RETURN: u16 = 0x06;
+
+// Offsets in `struct seccomp_data` of linux/seccomp.h.
+const NUMBER_OFFSET: u32 = 0;
+const ARCH_OFFSET: u32 = 4;
+
+/// The offsets of the low and the high half of an argument.
+fn argument_offsets(argument: u8) -> (u32, u32) {
+    let low = 16 + 8 * u32::from(argument);
+    (low, low + 4)
+}
+
+/// A BPF program in the making, its last instruction first.
+///
+/// Only the instructions above are used: the kernel runs programs made of them (without argument loads on the way) once
+/// for each number when a filter is loaded and never again for numbers that are always allowed
+/// (`seccomp_cache_prepare` of kernel/seccomp.c).
+#[derive(Default)]
+struct Code {
+    reversed: Vec<sock_filter>,
+    /// The return instructions so far: value and index.
+    returns: Vec<(u32, usize)>,
+}
+
+impl Code {
+    /// How many instructions a conditional jump goes over at most: 255 by its 8 bits, less the two that `jump` may put in
+    /// between.
+    const REACH: usize = 253;
+
+    fn push(&mut self, code: u16, jt: u8, jf: u8, k: u32) -> usize {
+        self.reversed.push(sock_filter { code, jt, jf, k });
+        self.reversed.len() - 1
+    }
+
+    /// How many instructions the next one jumps over to get to `index`.
+    fn distance(&self, index: usize) -> usize {
+        self.reversed.len() - index - 1
+    }
+
+    /// The index of an instruction that leads to `target` and that a conditional jump can reach.
+    fn reachable(&mut self, target: Target) -> usize {
+        match target {
+            Target::Code(index) if self.distance(index) <= Self::REACH => index,
+            Target::Code(index) => self.push_jump(index),
+            Target::Return(value) => {
+                let last = self.returns.iter().rev().find(|(returned, _)| *returned == value);
+                match last {
+                    Some((_, index)) if self.distance(*index) <= Self::REACH => *index,
+                    _ => self.push_return(value),
+                }
+            }
+        }
+    }
+
+    fn push_jump(&mut self, index: usize) -> usize {
+        // A program that is too long for 32 bits is refused by `finish`.
+        let distance = u32::try_from(self.distance(index)).unwrap_or(u32::MAX);
+        self.push(JUMP, 0, 0, distance)
+    }
+
+    fn push_return(&mut self, value: u32) -> usize {
+        let index = self.push(RETURN, 0, 0, value);
+        self.returns.push((value, index));
+        index
+    }
+
+    /// A conditional jump: `then` where `code` holds between the accumulator and `k`, else `otherwise`.
+    fn jump(&mut self, code: u16, k: u32, then: Target, otherwise: Target) -> Target {
+        let (then, otherwise) = (self.reachable(then), self.reachable(otherwise));
+        let offset = |index| u8::try_from(self.distance(index)).unwrap_or(u8::MAX);
+        let (jt, jf) = (offset(then), offset(otherwise));
+        Target::Code(self.push(code, jt, jf, k))
+    }
+
+    /// Makes the next instruction go on to `target`.
+    fn fall_into(&mut self, target: Target) {
+        match target {
+            Target::Code(index) if index + 1 == self.reversed.len() => {}
+            Target::Code(index) => {
+                self.push_jump(index);
+            }
+            Target::Return(value) => {
+                self.push_return(value);
+            }
+        }
+    }
+
+    /// Loads the 32 bits at `offset` of `struct seccomp_data`, and goes on to what was emitted last.
+    fn load(&mut self, offset: u32) -> Target {
+        Target::Code(self.push(LOAD, 0, 0, offset))
+    }
+
+    /// Loads a half of an argument and compares it under `mask`: a condition on no bits always holds.
+    fn equal(&mut self, offset: u32, mask: u32, value: u32, then: Target, otherwise: Target) -> Target {
+        if mask == 0 {
+            return then;
+        }
+        self.jump(JUMP_EQUAL, value, then, otherwise);
+        if mask != u32::MAX {
+            self.push(AND, 0, 0, mask);
+        }
+        self.load(offset)
+    }
+
+    /// A binary search for the range that the number in the accumulator is in.
+    fn tree(&mut self, starts: &[(u32, Target)]) -> Target {
+        match starts {
+            [] => Target::Return(KILL_PROCESS),
+            [(_, target)] => *target,
+            [(_, around), (number, at), (after, same)] if around == same && number + 1 == *after => {
+                self.jump(JUMP_EQUAL, *number, *at, *around)
+            }
+            _ => {
+                let (low, high) = starts.split_at(starts.len() / 2);
+                let greater = self.tree(high);
+                let less = self.tree(low);
+                self.jump(JUMP_GREATER_EQUAL, high[0].0, greater, less)
+            }
+        }
+    }
+
+    /// The action of the first match, or `default`. 64-bit arguments are compared by halves where `wide`.
+    fn matches(&mut self, matches: &[Match], default: Target, wide: bool) -> Target {
+        let mut next = default;
+        let mut rest = matches;
+        while let [.., last] = rest {
+            let run = rest.iter().rev().take_while(|one| same_word(one, last)).count();
+            let (before, run) = rest.split_at(rest.len() - run.max(1));
+            next = match run {
+                [one] => self.conditions(one, next, wide),
+                _ => self.one_of(run, next, wide),
+            };
+            rest = before;
+        }
+        next
+    }
+
+    /// All conditions of `one`, else `next`.
+    fn conditions(&mut self, one: &Match, next: Target, wide: bool) -> Target {
+        let then = Target::Return(one.action);
+        one.conditions.iter().rev().fold(then, |then, condition| self.condition(condition, then, next, wide))
+    }
+
+    /// Several plain equalities with the same word of an argument: its high half is compared once.
+    fn one_of(&mut self, run: &[Match], next: Target, wide: bool) -> Target {
+        let first = &run[0].conditions[0];
+        let (low_offset, high_offset) = argument_offsets(first.argument);
+        let mut found = next;
+        for one in run.iter().rev() {
+            let (low, _) = halves(one.conditions[0].value);
+            found = self.jump(JUMP_EQUAL, low, Target::Return(one.action), found);
+        }
+        found = self.load(low_offset);
+        if wide {
+            found = self.equal(high_offset, u32::MAX, halves(first.value).1, found, next);
+        }
+        found
+    }
+
+    fn condition(&mut self, condition: &Condition, then: Target, otherwise: Target, wide: bool) -> Target {
+        use LinuxSeccompOperator::{
+            ScmpCmpEq, ScmpCmpGe, ScmpCmpGt, ScmpCmpLe, ScmpCmpLt, ScmpCmpMaskedEq, ScmpCmpNe,
+        };
+        let (low, high) = argument_offsets(condition.argument);
+        let (low_value, high_value) = halves(condition.value);
+        let (low_mask, high_mask) = halves(condition.mask);
+        // Each of the other operators is the opposite of one of these.
+        let (then, otherwise) = match condition.operator {
+            ScmpCmpNe | ScmpCmpLt | ScmpCmpLe => (otherwise, then),
+            ScmpCmpEq | ScmpCmpMaskedEq | ScmpCmpGt | ScmpCmpGe => (then, otherwise),
+        };
+        let compare = match condition.operator {
+            ScmpCmpEq | ScmpCmpMaskedEq | ScmpCmpNe => {
+                let equal = self.equal(low, low_mask, low_value, then, otherwise);
+                return if wide { self.equal(high, high_mask, high_value, equal, otherwise) } else { equal };
+            }
+            ScmpCmpGt | ScmpCmpLe => JUMP_GREATER,
+            ScmpCmpGe | ScmpCmpLt => JUMP_GREATER_EQUAL,
+        };
+        self.jump(compare, low_value, then, otherwise);
+        let mut start = self.load(low);
+        if wide {
+            let equal = self.jump(JUMP_EQUAL, high_value, start, otherwise);
+            self.jump(JUMP_GREATER, high_value, then, equal);
+            start = self.load(high);
+        }
+        start
+    }
+
+    fn finish(mut self) -> Result<Vec<sock_filter>> {
+        let length = self.reversed.len();
+        if length > MAX_INSTRUCTIONS {
+            let what = format!("needs {length} BPF instructions, and the kernel takes {MAX_INSTRUCTIONS}");
+            return Err(Error::new(format!("/linux/seccomp: {what}")));
+        }
+        self.reversed.reverse();
+        Ok(self.reversed)
+    }
+}
+
+/// Whether both compare the same word of the same argument for plain equality, and nothing else.
+fn same_word(one: &Match, other: &Match) -> bool {
+    let plain = |one: &Match| match one.conditions[..] {
+        [condition] if condition.operator == LinuxSeccompOperator::ScmpCmpEq => {
+            Some((condition.argument, halves(condition.value).1))
+        }
+        _ => None,
+    };
+    plain(one).is_some() && plain(one) == plain(other)
+}

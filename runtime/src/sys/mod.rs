@@ -11,3 +11,4 @@ pub mod posix_spawn;
 pub mod procfs;
 pub mod seal;
 pub mod tty;
+pub mod seccomp;
