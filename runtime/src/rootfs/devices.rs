@@ -12,7 +12,7 @@ use oci_spec::runtime::{LinuxDevice, LinuxDeviceType};
 use crate::error::{Context as _, Error, Result};
 use crate::sys::mount::{clone_tree_of, move_mount};
 use crate::sys::path::{clean, make_file_in_root, mkdir_all_in_root, open_in_root, remove_file, stat};
-use crate::sys::{mount, procfs};
+use crate::sys::procfs;
 
 use super::Rootfs;
 use super::mounts::link;

@@ -102,7 +102,8 @@ impl Masks {
     }
 }
 
-fn empty_directory() -> Result<OwnedFd> {
+/// A read-only tmpfs with one block, one inode and nothing in it, detached.
+pub(super) fn empty_directory() -> Result<OwnedFd> {
     let make = || {
         let context = FsContext::open("tmpfs")?;
         context.set("source", "tmpfs")?;

@@ -42,7 +42,7 @@ use std::path::{Path, PathBuf};
 use oci_spec::runtime::{Linux, LinuxIdMapping, LinuxNamespaceType, Mount, Spec};
 
 use crate::error::{Error, Result};
-use crate::sys::mount::{attr, propagation};
+use crate::sys::mount::propagation;
 use crate::sys::path::clean;
 use crate::sys::procfs;
 
@@ -201,8 +201,12 @@ pub struct Rootfs<'a> {
     plan: &'a RootfsPlan,
     /// The container's root directory, `O_PATH`.
     root: OwnedFd,
-    /// What the parent opened; emptied as it is used.
-    sources: sources::MountSources,
+    /// What the parent opened for [`Rootfs::mount`], which uses it up.
+    mounts: Vec<sources::Source>,
+    /// The host's `/dev/null`, for masked paths.
+    null: Option<OwnedFd>,
+    /// The host's devices, where they are bound; [`Rootfs::make_devices`] uses them up.
+    devices: Vec<OwnedFd>,
     /// Mounts that become read-only in [`Rootfs::finish`], because something has yet to be made in them.
     read_only_later: Vec<(PathBuf, OwnedFd)>,
 }

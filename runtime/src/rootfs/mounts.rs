@@ -12,7 +12,7 @@ use nix::fcntl::OFlag;
 use nix::sys::stat::Mode;
 
 use crate::error::{Context as _, Error, Result};
-use crate::sys::mount::{Change, FsContext, attr, clone_tree_of, move_mount, propagation, set_attributes};
+use crate::sys::mount::{Change, FsContext, attr, move_mount, propagation, set_attributes};
 use crate::sys::path::{
     append, make_file_in_root, mkdir_all_in_root, open_given, open_in_root, open_in_root_no_links, open_own, stat,
 };

@@ -1,10 +1,22 @@
 //! The container's root becomes the root of the process, and the host's mounts go.
 
+use std::ffi::OsString;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::ffi::OsStringExt;
+use std::path::{Path, PathBuf};
+
 use nix::errno::Errno;
+use nix::fcntl::OFlag;
+use nix::sys::stat::Mode;
 
 use crate::error::{Context as _, Error, Result};
-use crate::sys::mount::{Change, detach_here, pivot_to_working_directory, propagation, set_attributes};
+use crate::sys::mount::{
+    Change, detach, detach_here, move_mount, pivot_to_working_directory, propagation, set_attributes,
+};
+use crate::sys::path::open_given;
+use crate::sys::procfs::Procfs;
 
+use super::mask::empty_directory;
 use super::mounts::set_read_only;
 use super::options::Scope;
 use super::{MountNamespace, Rootfs};
@@ -37,6 +49,29 @@ impl Rootfs<'_> {
         detach_here().context(|| "unmount the old root")
     }
 
+    /// `--no-pivot` where pivot_root(2) cannot be used because the root is the initial ramfs: the container's root
+    /// already covers it, and every mount of the host on it is unmounted, so that nothing comes to light when the
+    /// container unmounts its own (row A5). One that a user namespace has locked is covered instead. What stays below
+    /// is the ramfs alone, which only a container with CAP_SYS_ADMIN over its mount namespace could uncover.
+    fn leave_old_root(&self) -> Result<()> {
+        let what = || "leave the old root";
+        let procfs = Procfs::processes()?;
+        let old = open_given("/", OFlag::O_PATH | OFlag::O_DIRECTORY, Mode::empty()).context(what)?;
+        let old = mount_id(&procfs, &old).context(what)?;
+        let ours = mount_id(&procfs, &self.root).context(what)?;
+        // A mount that is stacked on another one comes off first; the next round finds what it covered.
+        loop {
+            let table = procfs.read_self("mountinfo").context(what)?;
+            let mut unmounted = false;
+            for (_, path) in mounts_on(&table, old).iter().filter(|(id, _)| *id != ours) {
+                unmounted |= detach_or_cover(path)?;
+            }
+            if !unmounted {
+                return nix::unistd::chroot(".").context(|| "chroot to the rootfs");
+            }
+        }
+    }
+
     /// Step 7: what waited for the root file system to be complete: read-only mounts, the read-only root and the
     /// propagation of `/`. Each is set on an fd that was held from the beginning, and looked at afterwards (row A9).
     ///
@@ -59,5 +94,75 @@ impl Rootfs<'_> {
         }
         let change = Change { propagation: value, recursive: scope == Scope::Tree, ..Change::default() };
         set_attributes(&self.root, change).context(|| "/linux/rootfsPropagation")
+    }
+}
+
+/// Unmounts `path` with all below it: true; where that is refused, because a user namespace has locked it, covers it.
+fn detach_or_cover(path: &Path) -> Result<bool> {
+    let what = || format!("unmount {}", path.display());
+    match detach(path) {
+        Ok(()) => return Ok(true),
+        Err(Errno::EINVAL | Errno::EPERM) => {}
+        Err(errno) => return Err(Error::from_errno(what(), errno)),
+    }
+    let target = open_given(path, OFlag::O_PATH | OFlag::O_DIRECTORY, Mode::empty()).context(what)?;
+    move_mount(empty_directory()?, target).context(what)?;
+    Ok(false)
+}
+
+/// The id of the mount that `fd` is on (proc_pid_fdinfo(5)).
+fn mount_id(procfs: &Procfs, fd: &OwnedFd) -> nix::Result<u64> {
+    let text = procfs.read_self(&format!("fdinfo/{}", fd.as_raw_fd()))?;
+    let text = String::from_utf8_lossy(&text);
+    let id = text.lines().find_map(|line| line.strip_prefix("mnt_id:"));
+    id.and_then(|id| id.trim().parse().ok()).ok_or(Errno::EBADMSG)
+}
+
+/// The mounts whose parent is the mount `parent`: id and mount point, later ones first (proc_pid_mountinfo(5)).
+fn mounts_on(table: &[u8], parent: u64) -> Vec<(u64, PathBuf)> {
+    let number = |field: &[u8]| std::str::from_utf8(field).ok()?.parse::<u64>().ok();
+    let mut mounts: Vec<_> = table
+        .split(|&byte| byte == b'\n')
+        .filter_map(|line| {
+            let mut fields = line.split(|&byte| byte == b' ');
+            let (id, above) = (number(fields.next()?)?, number(fields.next()?)?);
+            let point = unescape(fields.nth(2)?);
+            (above == parent).then(|| (id, PathBuf::from(OsString::from_vec(point))))
+        })
+        .collect();
+    mounts.reverse();
+    mounts
+}
+
+/// `\040` and its like stand for space, tab, newline and backslash in mountinfo.
+fn unescape(field: &[u8]) -> Vec<u8> {
+    let mut text = Vec::with_capacity(field.len());
+    let mut rest = field;
+    while let Some((&byte, after)) = rest.split_first() {
+        let code = after.get(..3).filter(|_| byte == b'\\').and_then(|digits| std::str::from_utf8(digits).ok());
+        match code.and_then(|digits| u8::from_str_radix(digits, 8).ok()) {
+            Some(escaped) => {
+                text.push(escaped);
+                rest = &after[3..];
+            }
+            None => {
+                text.push(byte);
+                rest = after;
+            }
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mountinfo_lines_are_read_by_parent() {
+        let table = b"22 27 0:21 / /proc rw - proc proc rw\n23 22 0:9 / /proc/x rw - x x rw\n\
+            24 27 0:6 / /a\\040b\\134c rw shared:1 - tmpfs t rw\n";
+        let expected = [(24, PathBuf::from("/a b\\c")), (22, PathBuf::from("/proc"))];
+        assert_eq!(mounts_on(table, 27), expected);
     }
 }

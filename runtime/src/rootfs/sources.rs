@@ -215,7 +215,7 @@ fn replaces(first: u64, second: u64) -> bool {
 }
 
 /// A detached, private copy of a device of the host, checked on the very fd that will be bound (rule 7).
-fn open_device(device: &Device, mask: bool) -> Result<OwnedFd> {
+pub(super) fn open_device(device: &Device, mask: bool) -> Result<OwnedFd> {
     let path = device.path.display();
     let what = || format!("bind the host's device {path}");
     let mount = clone_tree(nix::fcntl::AT_FDCWD, &device.path, false).context(what)?;
