@@ -1,7 +1,503 @@
 //! The root file system: mounts, devices, pivot, masks.
+//!
+//! [`plan()`] decides everything from the config, without a side effect. Then:
+//!
+//! | step | who | function | fds that stay open after it |
+//! |---|---|---|---|
+//! | 1 | parent, before the clone | [`sources::open`] | the root tree, one detached mount per bind source, `/dev/null`, host devices: [`sources::MountSources`] |
+//! | 2 | child, in its mount namespace | [`Rootfs::attach`] | the same; the fd of the host's root is closed again |
+//! | 3 | child | [`Rootfs::mount`] | the container's root; a tmpfs that becomes read-only later; `/dev/null`; devices |
+//! | 4 | child | [`Rootfs::make_devices`] | the container's root; a tmpfs that becomes read-only later; `/dev/null` |
+//! | 5 | child, after the createContainer hooks | [`Rootfs::pivot`] | the same; the host's mounts are gone from the namespace |
+//! | 6 | child, with a terminal | [`Rootfs::bind_console`] | the same |
+//! | 7 | child | [`Rootfs::finish`] | the container's root; `/dev/null` |
+//! | 8 | child, after the sysctls are written | [`Rootfs::protect_paths`] | none |
+//!
+//! All of them are close-on-exec. The parent drops its [`sources::MountSources`] after the clone; the child's copy
+//! goes into [`Rootfs`]. A caller without `CAP_SYS_ADMIN` over its mount namespace calls [`sources::open`] in the
+//! child instead, where open_tree(2) is allowed.
+//!
+//! Decisions that the specification leaves open:
+//! * The rootfs and every bind source are copied (`OPEN_TREE_CLONE`) from the caller's mount namespace and attached by
+//!   fd. The rootfs tree is attached on `/` of the private namespace: pivot_root(2) needs a mount point below the old
+//!   root, and that one exists whatever the path of the rootfs is, so the path is never needed a second time.
+//! * Nothing of the host is reachable for writing through a mount point that has to be made: a bind source that is
+//!   read only is so before it is attached, and making a mount point in it fails with `EROFS` (row A10).
+//! * Destinations are cleaned as text (`..` stops at `/`) and then resolved inside the root. Links in the image are
+//!   followed inside the root, but for proc and sysfs, where any link is an error (row A4).
+//! * Without a mount namespace of its own the container gets its mounts in the one it runs in, as the config asks, and
+//!   chroot(2) instead of pivot_root(2); propagation is then never changed (row A14).
 
+pub mod copyup;
 pub mod devices;
 pub mod mask;
 pub mod mounts;
 pub mod options;
 pub mod pivot;
+pub mod sources;
+
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+
+use oci_spec::runtime::{Linux, LinuxIdMapping, LinuxNamespaceType, Mount, Spec};
+
+use crate::error::{Error, Result};
+use crate::sys::mount::propagation;
+use crate::sys::path::clean;
+use crate::sys::procfs;
+
+use self::devices::Device;
+use self::options::{Options, Scope};
+
+/// The mount namespace that the container's mounts are made in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MountNamespace {
+    /// One of the container's own.
+    New,
+    /// An existing one, joined by path.
+    Joined,
+    /// The caller's.
+    Inherited,
+}
+
+/// What the plan has to know beside the config.
+#[derive(Debug, Default)]
+pub struct Facts {
+    /// `--no-pivot`: see [`Rootfs::pivot`].
+    pub no_pivot: bool,
+    /// The cgroup file systems of this host; only looked at where the config has a mount of type cgroup.
+    pub cgroups: CgroupMounts,
+}
+
+/// The cgroup file systems of the host and where the container is in them.
+#[derive(Debug, Default, Clone)]
+pub struct CgroupMounts {
+    /// The v1 hierarchies; empty on a pure v2 host.
+    pub v1: Vec<CgroupV1>,
+    /// Where the v2 hierarchy is mounted (`/sys/fs/cgroup`, on a hybrid host `/sys/fs/cgroup/unified`).
+    pub v2: Option<PathBuf>,
+}
+
+/// One mounted v1 hierarchy.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CgroupV1 {
+    /// The name of its mount point: `memory`, `cpu,cpuacct`, `systemd`.
+    pub name: String,
+    /// The mount options that select it: controllers, or `name=systemd`; separated by commas.
+    pub selector: String,
+    /// The directory of the container's own cgroup on the host: it is bound where the container has no cgroup
+    /// namespace of its own.
+    pub container: PathBuf,
+}
+
+/// Everything about the root file system, decided.
+#[derive(Debug)]
+pub struct RootfsPlan {
+    /// `root.path` as configured: absolute or relative to the bundle.
+    pub root: PathBuf,
+    /// Where the mounts are made.
+    pub namespace: MountNamespace,
+    /// `--no-pivot`.
+    pub no_pivot: bool,
+    /// `root.readonly`.
+    pub read_only: bool,
+    /// What the copies of the host's mounts (the root tree and the bind sources) are made before anything else.
+    pub inherited: Inherited,
+    /// The propagation of the container's `/` at the end, and whether of all mounts below it too.
+    pub propagation: Option<(Scope, u64)>,
+    /// The mounts, in the order of the config.
+    pub mounts: Vec<PlannedMount>,
+    /// The device nodes to make; none where the config binds something on `/dev`, which then is left as it is.
+    pub devices: Option<Vec<Device>>,
+    /// Bind the host's devices: mknod(2) is not allowed in a user namespace.
+    pub bind_devices: bool,
+    /// `linux.maskedPaths`.
+    pub masked_paths: Vec<PathBuf>,
+    /// `linux.readonlyPaths`.
+    pub readonly_paths: Vec<PathBuf>,
+    /// `linux.mountLabel`, for file systems that carry a SELinux context.
+    pub label: Option<String>,
+}
+
+/// What mounts that were copied from the host keep of their peer groups there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Inherited {
+    /// The root tree, a [`propagation`] value: never `SHARED`, because a "shared" rootfs is a new peer group and not
+    /// the host's (config-linux.md, "Rootfs Mount Propagation").
+    pub root: u64,
+    /// The bind sources; 0 keeps them in the host's peer groups, for `rootfsPropagation: shared`.
+    pub sources: u64,
+}
+
+/// One entry of `mounts`.
+#[derive(Debug)]
+pub struct PlannedMount {
+    /// Its index in the config, for error pointers.
+    pub index: usize,
+    /// Where: absolute, without `.` and `..`.
+    pub destination: PathBuf,
+    /// What.
+    pub kind: Kind,
+    /// How.
+    pub options: Options,
+}
+
+/// What is mounted.
+#[derive(Debug, PartialEq)]
+pub enum Kind {
+    /// A new instance of a file system.
+    FileSystem {
+        /// Its type.
+        fs_type: String,
+        /// The source string, where the config has one.
+        source: Option<String>,
+    },
+    /// A copy of a mount of the host, or of a part of it.
+    Bind {
+        /// Absolute, or relative to the bundle.
+        source: PathBuf,
+        /// With the mounts below it.
+        recursive: bool,
+        /// The id mapping of the copy.
+        id_map: Option<IdMap>,
+    },
+    /// A tmpfs with one directory for each v1 hierarchy.
+    CgroupV1 {
+        /// The hierarchies.
+        hierarchies: Vec<CgroupV1>,
+        /// Mount them anew, inside the container's cgroup namespace, instead of binding the container's cgroups.
+        fresh: bool,
+    },
+    /// A change of the mount that is at the destination.
+    Remount,
+}
+
+/// The id mapping of a mount.
+#[derive(Debug, Clone, PartialEq)]
+pub struct IdMap {
+    /// The user namespace that has the mapping.
+    pub mapping: IdMapping,
+    /// The mounts below are mapped too.
+    pub recursive: bool,
+}
+
+/// A user namespace, by what it maps or by path.
+#[derive(Debug, Clone, PartialEq)]
+pub enum IdMapping {
+    /// `uid_map` and `gid_map` of a user namespace to be made for the purpose.
+    Maps {
+        /// The user ids.
+        uid: Vec<LinuxIdMapping>,
+        /// The group ids.
+        gid: Vec<LinuxIdMapping>,
+    },
+    /// The user namespace that the container joins.
+    Joined(PathBuf),
+}
+
+/// The root file system while the child makes it. The steps are its methods, in the order of the module's table.
+#[derive(Debug)]
+pub struct Rootfs<'a> {
+    plan: &'a RootfsPlan,
+    /// The container's root directory, `O_PATH`.
+    root: OwnedFd,
+    /// What the parent opened for [`Rootfs::mount`], which uses it up.
+    mounts: Vec<sources::Source>,
+    /// The host's `/dev/null`, for masked paths.
+    null: Option<OwnedFd>,
+    /// The host's devices, where they are bound; [`Rootfs::make_devices`] uses them up.
+    devices: Vec<OwnedFd>,
+    /// Mounts that become read-only in [`Rootfs::finish`], because something has yet to be made in them.
+    read_only_later: Vec<(PathBuf, OwnedFd)>,
+}
+
+impl PlannedMount {
+    /// `mount TYPE on DEST`, the beginning of every error about it.
+    pub fn what(&self) -> String {
+        let what = match &self.kind {
+            Kind::FileSystem { fs_type, .. } => fs_type.clone(),
+            Kind::Bind { source, .. } => source.display().to_string(),
+            Kind::CgroupV1 { .. } => "cgroup".to_owned(),
+            Kind::Remount => return format!("remount {}", self.destination.display()),
+        };
+        format!("mount {what} on {}", self.destination.display())
+    }
+}
+
+/// Decides the root file system of `spec`.
+///
+/// # Errors
+/// A value that cannot be honoured, with its JSON pointer.
+pub fn plan(spec: &Spec, facts: Facts) -> Result<RootfsPlan> {
+    let nothing = Linux::default();
+    let linux = spec.linux().as_ref().unwrap_or(&nothing);
+    let namespaces = Namespaces::of(linux);
+    let root = spec.root().as_ref().ok_or_else(|| Error::new("/root: must be given"))?;
+    if root.path().as_os_str().is_empty() {
+        return Err(Error::new("/root/path: must not be empty"));
+    }
+    let (inherited, root_propagation) = root_propagation(linux.rootfs_propagation().as_deref())?;
+    let mut mounts = Vec::new();
+    for (index, mount) in spec.mounts().iter().flatten().enumerate() {
+        mounts.push(plan_mount(index, mount, linux, &namespaces, &facts)?);
+    }
+    let dev = Path::new("/dev");
+    let dev_is_bound =
+        mounts.iter().any(|mount| matches!(mount.kind, Kind::Bind { .. }) && mount.destination == dev);
+    let masked_paths = protected(linux.masked_paths().as_deref(), "maskedPaths", &namespaces)?;
+    let readonly_paths = protected(linux.readonly_paths().as_deref(), "readonlyPaths", &namespaces)?;
+    Ok(RootfsPlan {
+        root: root.path().clone(),
+        namespace: namespaces.mount,
+        no_pivot: facts.no_pivot,
+        read_only: root.readonly() == Some(true),
+        inherited,
+        propagation: root_propagation,
+        mounts,
+        devices: if dev_is_bound { None } else { Some(devices::plan(linux.devices().as_deref())?) },
+        bind_devices: namespaces.user,
+        masked_paths,
+        readonly_paths,
+        label: linux.mount_label().clone().filter(|label| !label.is_empty()),
+    })
+}
+
+/// The namespaces that matter to mounts.
+struct Namespaces {
+    mount: MountNamespace,
+    /// A user namespace other than the caller's.
+    user: bool,
+    /// A network namespace other than the caller's.
+    network: bool,
+    /// A new cgroup namespace: its root is the container's cgroup.
+    cgroup: bool,
+    user_path: Option<PathBuf>,
+}
+
+impl Namespaces {
+    fn of(linux: &Linux) -> Self {
+        let find = |wanted| linux.namespaces().iter().flatten().find(|namespace| namespace.typ() == wanted);
+        let user = find(LinuxNamespaceType::User);
+        Self {
+            mount: match find(LinuxNamespaceType::Mount).map(|namespace| namespace.path()) {
+                None => MountNamespace::Inherited,
+                Some(None) => MountNamespace::New,
+                Some(Some(_)) => MountNamespace::Joined,
+            },
+            user: user.is_some(),
+            network: find(LinuxNamespaceType::Network).is_some(),
+            cgroup: find(LinuxNamespaceType::Cgroup).is_some(),
+            user_path: user.and_then(|namespace| namespace.path().clone()),
+        }
+    }
+}
+
+/// What `linux.rootfsPropagation` means for the copies of the host's mounts, and for `/` at the end.
+fn root_propagation(value: Option<&str>) -> Result<(Inherited, Option<(Scope, u64)>)> {
+    use propagation::{PRIVATE, SHARED, SLAVE, UNBINDABLE};
+    let slave = Inherited { root: SLAVE, sources: SLAVE };
+    let private = Inherited { root: PRIVATE, sources: PRIVATE };
+    let shared = Inherited { root: PRIVATE, sources: 0 };
+    // The copies are slaves or private with all below them even where the name has no `r`: a copied mount that stayed
+    // shared would carry the container's mounts to the host.
+    Ok(match value.unwrap_or_default() {
+        "" => (slave, None),
+        "slave" => (slave, Some((Scope::Top, SLAVE))),
+        "rslave" => (slave, Some((Scope::Tree, SLAVE))),
+        "private" => (private, Some((Scope::Top, PRIVATE))),
+        "rprivate" => (private, Some((Scope::Tree, PRIVATE))),
+        "shared" => (shared, Some((Scope::Top, SHARED))),
+        "rshared" => (shared, Some((Scope::Tree, SHARED))),
+        "unbindable" => (private, Some((Scope::Top, UNBINDABLE))),
+        "runbindable" => (private, Some((Scope::Tree, UNBINDABLE))),
+        other => {
+            return Err(Error::new(format!(
+                "/linux/rootfsPropagation: {other:?}: must be one of shared, slave, private, unbindable, or one of \
+                 them with an r in front"
+            )));
+        }
+    })
+}
+
+fn plan_mount(
+    index: usize,
+    mount: &Mount,
+    linux: &Linux,
+    namespaces: &Namespaces,
+    facts: &Facts,
+) -> Result<PlannedMount> {
+    let destination = mount.destination();
+    if destination.as_os_str().is_empty() {
+        return Err(Error::new(format!("/mounts/{index}/destination: must not be empty")));
+    }
+    // A relative destination is relative to `/` (config.md, "Mounts").
+    let destination = clean(destination);
+    let options = Options::parse(mount.options().as_deref().unwrap_or_default());
+    let fs_type = mount.typ().as_deref().unwrap_or_default();
+    let kind = if options.remount {
+        Kind::Remount
+    } else if options.bind.is_some() || fs_type == "bind" {
+        plan_bind(index, mount, &options, linux, namespaces)?
+    } else if mount.uid_mappings().is_some() || mount.gid_mappings().is_some() || options.id_map.is_some() {
+        return Err(Error::new(format!("/mounts/{index}: only a bind mount can have an id mapping")));
+    } else {
+        plan_file_system(index, mount, fs_type, namespaces, facts)?
+    };
+    let mut planned = PlannedMount { index, destination, kind, options };
+    if namespaces.user && !namespaces.network && is_file_system(&planned.kind, "sysfs") {
+        bind_host_sys(&mut planned);
+    }
+    check_below_proc(&planned)?;
+    Ok(planned)
+}
+
+fn is_file_system(kind: &Kind, wanted: &str) -> bool {
+    matches!(kind, Kind::FileSystem { fs_type, .. } if fs_type == wanted)
+}
+
+fn plan_bind(
+    index: usize,
+    mount: &Mount,
+    options: &Options,
+    linux: &Linux,
+    namespaces: &Namespaces,
+) -> Result<Kind> {
+    let source = mount.source().clone().unwrap_or_default();
+    if source.as_os_str().is_empty() {
+        return Err(Error::new(format!("/mounts/{index}/source: must be given for a bind mount")));
+    }
+    if let Some((key, _)) = options.parameters.first() {
+        return Err(Error::new(format!(
+            "/mounts/{index}/options: {key:?}: a bind mount takes no options of a file system"
+        )));
+    }
+    let id_map = plan_id_map(index, mount, options, linux, namespaces)?;
+    Ok(Kind::Bind { source, recursive: options.bind == Some(Scope::Tree), id_map })
+}
+
+/// config.md, "Mounts": mappings of the mount, or else, with `idmap`, those of the container's user namespace.
+fn plan_id_map(
+    index: usize,
+    mount: &Mount,
+    options: &Options,
+    linux: &Linux,
+    namespaces: &Namespaces,
+) -> Result<Option<IdMap>> {
+    let recursive = options.id_map == Some(Scope::Tree);
+    let mapping = match (mount.uid_mappings(), mount.gid_mappings()) {
+        (Some(uid), Some(gid)) => IdMapping::Maps { uid: uid.clone(), gid: gid.clone() },
+        (None, None) if options.id_map.is_none() => return Ok(None),
+        (None, None) => match (&namespaces.user_path, linux.uid_mappings(), linux.gid_mappings()) {
+            (Some(path), _, _) => IdMapping::Joined(path.clone()),
+            (None, Some(uid), Some(gid)) if namespaces.user => {
+                IdMapping::Maps { uid: uid.clone(), gid: gid.clone() }
+            }
+            _ => {
+                return Err(Error::new(format!(
+                    "/mounts/{index}/options: idmap needs uidMappings and gidMappings, or a user namespace"
+                )));
+            }
+        },
+        _ => {
+            return Err(Error::new(format!(
+                "/mounts/{index}: uidMappings and gidMappings must be given together"
+            )));
+        }
+    };
+    Ok(Some(IdMap { mapping, recursive }))
+}
+
+fn plan_file_system(
+    index: usize,
+    mount: &Mount,
+    fs_type: &str,
+    namespaces: &Namespaces,
+    facts: &Facts,
+) -> Result<Kind> {
+    if fs_type.is_empty() {
+        return Err(Error::new(format!("/mounts/{index}/type: must be given")));
+    }
+    let source = match mount.source() {
+        None => None,
+        Some(source) => Some(
+            source
+                .to_str()
+                .ok_or_else(|| Error::new(format!("/mounts/{index}/source: must be UTF-8")))?
+                .to_owned(),
+        ),
+    };
+    let cgroups = &facts.cgroups;
+    match fs_type {
+        "cgroup" if !cgroups.v1.is_empty() => {
+            Ok(Kind::CgroupV1 { hierarchies: cgroups.v1.clone(), fresh: namespaces.cgroup })
+        }
+        // A new cgroup2 mount outside a cgroup namespace of the container's own would reset the options of the whole
+        // host's hierarchy, so there the existing mount is bound.
+        "cgroup" | "cgroup2" if !namespaces.cgroup => match &cgroups.v2 {
+            Some(mount_point) => {
+                Ok(Kind::Bind { source: mount_point.clone(), recursive: false, id_map: None })
+            }
+            None => Err(Error::new(format!("/mounts/{index}: no cgroup v2 file system is mounted on this host"))),
+        },
+        "cgroup" | "cgroup2" => Ok(Kind::FileSystem { fs_type: "cgroup2".to_owned(), source }),
+        _ => Ok(Kind::FileSystem { fs_type: fs_type.to_owned(), source }),
+    }
+}
+
+/// sysfs shows the network namespace that it was mounted in, and only the owner of that may mount it. A container with
+/// a user namespace but the host's network gets a copy of the host's `/sys`, read-only with all below it (row B12).
+fn bind_host_sys(planned: &mut PlannedMount) {
+    planned.kind = Kind::Bind { source: PathBuf::from("/sys"), recursive: true, id_map: None };
+    let read_only = ["rro", "rnosuid", "rnodev", "rnoexec"].map(str::to_owned);
+    planned.options.tree = planned.options.tree.merged(&Options::parse(&read_only).tree);
+}
+
+/// Row A6: nothing may hide or fake a part of procfs, but for files that only inform. The whole of it may be another
+/// procfs; that a bind source is one is checked on its fd.
+fn check_below_proc(planned: &PlannedMount) -> Result<()> {
+    const ALLOWED: [&str; 10] = [
+        "cpuinfo",
+        "diskstats",
+        "loadavg",
+        "meminfo",
+        "slabinfo",
+        "stat",
+        "swaps",
+        "sys/crypto/fips_enabled",
+        "sys/kernel/ns_last_pid",
+        "uptime",
+    ];
+    let Ok(below) = planned.destination.strip_prefix(procfs::MOUNT_POINT) else { return Ok(()) };
+    let allowed = if below.as_os_str().is_empty() {
+        matches!(planned.kind, Kind::Bind { .. } | Kind::Remount) || is_file_system(&planned.kind, "proc")
+    } else {
+        ALLOWED.iter().any(|name| below == Path::new(name))
+    };
+    if allowed {
+        return Ok(());
+    }
+    Err(Error::new(format!(
+        "/mounts/{}/destination: {:?}: inside {} only single files that inform can be mounted ({}), and on it only a \
+         procfs",
+        planned.index,
+        planned.destination,
+        procfs::MOUNT_POINT,
+        ALLOWED.join(", ")
+    )))
+}
+
+/// Paths of `maskedPaths` or `readonlyPaths`: mounts, and so never without a mount namespace of the container's own.
+fn protected(paths: Option<&[String]>, name: &str, namespaces: &Namespaces) -> Result<Vec<PathBuf>> {
+    let paths = paths.unwrap_or_default();
+    if !paths.is_empty() && namespaces.mount == MountNamespace::Inherited {
+        return Err(Error::new(format!("/linux/{name}: needs a mount namespace")));
+    }
+    paths
+        .iter()
+        .enumerate()
+        .map(|(index, path)| match path.starts_with('/') {
+            true => Ok(clean(Path::new(path))),
+            false => Err(Error::new(format!("/linux/{name}/{index}: {path:?}: must be an absolute path"))),
+        })
+        .collect()
+}

@@ -1,1 +1,427 @@
-//! The mounts of config.json, by fd.
+//! The child's part: the root tree and the mounts are attached, by fd to fd.
+//!
+//! No path of the host is used here, but for what a new file system names as its own source. A target is resolved, or
+//! made, inside the container's root and is then only an fd, so that what is changed in the image or in a shared
+//! volume meanwhile does not move the mount (rows A1, A2).
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+use nix::fcntl::OFlag;
+use nix::sys::stat::Mode;
+
+use crate::error::{Context as _, Error, Result};
+use crate::sys::mount::{Change, FsContext, attr, move_mount, propagation, set_attributes};
+use crate::sys::path::{
+    append, make_file_in_root, mkdir_all_in_root, open_given, open_in_root, open_in_root_no_links, open_own, stat,
+};
+use crate::sys::procfs;
+
+use super::options::{Options, Scope};
+use super::sources::{MountSources, Source};
+use super::{CgroupV1, Kind, MountNamespace, PlannedMount, Rootfs, RootfsPlan, copyup};
+
+/// Directories that are made for mount points.
+const DIRECTORY_MODE: Mode = Mode::from_bits_truncate(0o755);
+
+impl<'a> Rootfs<'a> {
+    /// Step 2: with a mount namespace of the container's own, makes all that was copied from the host's a slave (so
+    /// that neither mounts nor the unmounting of the old root reach the host, row A14) and attaches the root tree.
+    ///
+    /// Sets the umask to 0, so that device nodes and mount points get their exact modes.
+    ///
+    /// # Errors
+    /// The errno of mount_setattr(2) or move_mount(2); in a joined namespace, of opening the rootfs there.
+    pub fn attach(plan: &'a RootfsPlan, bundle: &Path, mut sources: MountSources) -> Result<Self> {
+        nix::sys::stat::umask(Mode::empty());
+        let root = match plan.namespace {
+            MountNamespace::New => {
+                let host = open_given("/", OFlag::O_PATH | OFlag::O_DIRECTORY, Mode::empty())
+                    .context(|| "open the old root")?;
+                let change =
+                    Change { propagation: propagation::SLAVE, recursive: true, ..Change::default() };
+                set_attributes(&host, change).context(|| "make the old root a slave")?;
+                move_mount(&sources.root, &host).context(|| "mount the rootfs")?;
+                sources.root
+            }
+            MountNamespace::Inherited => sources.root,
+            // The parent's fd belongs to the parent's namespace, where no mount of the joined one can be attached.
+            MountNamespace::Joined => {
+                let mut path = bundle.to_owned();
+                append(&mut path, &plan.root);
+                sources.root = open_given(&path, OFlag::O_PATH | OFlag::O_DIRECTORY, Mode::empty())
+                    .context(|| format!("/root/path: open {}", path.display()))?;
+                sources.root
+            }
+        };
+        let (mounts, null, devices) = (sources.mounts, sources.null, sources.devices);
+        Ok(Self { plan, root, mounts, null, devices, read_only_later: Vec::new() })
+    }
+
+    /// The container's root directory, `O_PATH`.
+    pub fn root(&self) -> &OwnedFd {
+        &self.root
+    }
+
+    /// Step 3: all mounts, in the order of the config.
+    ///
+    /// # Errors
+    /// `mount TYPE on DEST: ` and what went wrong.
+    pub fn mount(&mut self) -> Result<()> {
+        let sources = std::mem::take(&mut self.mounts);
+        for (mount, source) in self.plan.mounts.iter().zip(sources) {
+            self.mount_one(mount, source).map_err(|error| error.context(mount.what()))?;
+        }
+        Ok(())
+    }
+
+    fn mount_one(&mut self, mount: &PlannedMount, source: Source) -> Result<()> {
+        match (&mount.kind, source) {
+            (Kind::FileSystem { fs_type, source }, _) => {
+                self.mount_file_system(mount, fs_type, source.as_deref())
+            }
+            (Kind::Bind { .. }, Source::Tree { mount: tree, is_directory }) => {
+                let target = self.target(&mount.destination, is_directory)?;
+                self.attach_at(&mount.destination, tree, &target).map_err(|error| match error.errno() {
+                    Some(Errno::ENOTDIR) if is_directory => {
+                        error.context("the source is a directory and the destination is not")
+                    }
+                    Some(Errno::ENOTDIR) => error.context("the destination is a directory and the source is not"),
+                    _ => error,
+                })
+            }
+            (Kind::CgroupV1 { hierarchies, .. }, Source::Cgroups(trees)) => {
+                self.mount_cgroups(mount, hierarchies, Some(trees))
+            }
+            (Kind::CgroupV1 { hierarchies, .. }, _) => self.mount_cgroups(mount, hierarchies, None),
+            (Kind::Remount, _) => self.remount(mount),
+            (Kind::Bind { .. }, _) => Err(Error::new("its source was not opened")),
+        }
+    }
+
+    /// A new instance of a file system.
+    fn mount_file_system(&mut self, mount: &PlannedMount, fs_type: &str, source: Option<&str>) -> Result<()> {
+        let options = &mount.options;
+        let target = match fs_type {
+            "proc" | "sysfs" => self.target_without_links(&mount.destination)?,
+            _ => self.target(&mount.destination, true)?,
+        };
+        let attributes = options.top.merged(&options.tree).set();
+        let is_tmpfs = fs_type == "tmpfs";
+        // Mount points and device nodes have yet to be made in these, so that read-only waits until the end.
+        let delayed =
+            options.is_read_only() && (is_tmpfs || mount.destination == Path::new(super::devices::DEV));
+        let context = FsContext::open(fs_type).map_err(|errno| unknown_type(fs_type, errno))?;
+        if let Some(source) = source {
+            set_parameter(&context, "source", Some(source))?;
+        }
+        for name in &options.superblock {
+            set_parameter(&context, name, None)?;
+        }
+        // The superblock too, without which a read-only block device could not be mounted. Not for cgroup2, whose
+        // superblock is the host's.
+        if options.is_read_only() && !delayed && fs_type != "cgroup2" {
+            set_parameter(&context, "ro", None)?;
+        }
+        if let Some(label) = &self.plan.label
+            && !matches!(fs_type, "proc" | "sysfs" | "cgroup2")
+        {
+            set_parameter(&context, "context", Some(label))?;
+        }
+        if is_tmpfs && !options.parameters.iter().any(|(key, _)| key == "mode") {
+            // The directory that it covers lends its mode (runc's rule); without one tmpfs would choose 1777.
+            let mode = stat(&target).context(|| "stat the destination")?.st_mode & 0o7777;
+            set_parameter(&context, "mode", Some(&format!("{mode:o}")))?;
+        }
+        if fs_type == "overlay" {
+            set_overlay_parameters(&context, options)?;
+        } else {
+            for (key, value) in &options.parameters {
+                set_parameter(&context, key, value.as_deref())?;
+            }
+        }
+        let now = if delayed { attributes & !attr::RDONLY } else { attributes };
+        let tree = create(&context, now)?;
+        set_propagation(&tree, options)?;
+        if options.copy_up && is_tmpfs {
+            copyup::copy(&target, &tree)?;
+        }
+        if delayed {
+            self.attach_read_only_later(&mount.destination, tree, &target)
+        } else {
+            self.attach_at(&mount.destination, tree, &target)
+        }
+    }
+
+    /// A tmpfs with one directory for each hierarchy, as every v1 system has it at `/sys/fs/cgroup`.
+    fn mount_cgroups(
+        &mut self,
+        mount: &PlannedMount,
+        hierarchies: &[CgroupV1],
+        bound: Option<Vec<OwnedFd>>,
+    ) -> Result<()> {
+        let secure = attr::NOSUID | attr::NODEV | attr::NOEXEC;
+        let read_only = mount.options.is_read_only();
+        let target = self.target(&mount.destination, true)?;
+        let context = FsContext::open("tmpfs").context(|| "tmpfs")?;
+        set_parameter(&context, "source", Some("tmpfs"))?;
+        set_parameter(&context, "mode", Some("755"))?;
+        let tmpfs = create(&context, secure)?;
+        set_propagation(&tmpfs, &mount.options)?;
+        move_mount(&tmpfs, &target).context(|| "attach")?;
+        let mut bound = bound.map(Vec::into_iter);
+        for hierarchy in hierarchies {
+            let what = || format!("hierarchy {}", hierarchy.name);
+            let name = hierarchy.name.as_str();
+            nix::sys::stat::mkdirat(&tmpfs, name, DIRECTORY_MODE).context(what)?;
+            let target =
+                open_own(&tmpfs, name, OFlag::O_PATH | OFlag::O_DIRECTORY, Mode::empty()).context(what)?;
+            let tree = match bound.as_mut().map(Iterator::next) {
+                Some(Some(tree)) => tree,
+                Some(None) => return Err(Error::new(format!("hierarchy {name}: it was not opened"))),
+                None => {
+                    let attributes = if read_only { secure | attr::RDONLY } else { secure };
+                    new_cgroup_v1(&hierarchy.selector, attributes).map_err(|error| error.context(what()))?
+                }
+            };
+            move_mount(&tree, &target).context(what)?;
+            // `cpu -> cpu,cpuacct`, by the fd of the tmpfs (row A18).
+            if name.contains(',') {
+                for controller in name.split(',') {
+                    link(name, &tmpfs, controller).context(what)?;
+                }
+            }
+        }
+        if read_only {
+            set_read_only(&tmpfs).context(|| "make it read-only")?;
+        }
+        Ok(())
+    }
+
+    /// mount(8)'s `remount`: the mount that is at the destination gets the attributes, and its file system the
+    /// parameters, that the options name.
+    fn remount(&mut self, mount: &PlannedMount) -> Result<()> {
+        let options = &mount.options;
+        let target = open_in_root(&self.root, &mount.destination, OFlag::O_PATH)
+            .context(|| format!("/mounts/{}/destination", mount.index))?;
+        if options.bind.is_none() && !(options.superblock.is_empty() && options.parameters.is_empty()) {
+            let context = FsContext::pick(&target).context(|| "configure its file system")?;
+            for name in &options.superblock {
+                set_parameter(&context, name, None)?;
+            }
+            for (key, value) in &options.parameters {
+                set_parameter(&context, key, value.as_deref())?;
+            }
+            context.reconfigure().map_err(|errno| refused(&context, "configure its file system", errno))?;
+        }
+        for (attributes, recursive) in [(options.top, false), (options.tree, true)] {
+            if !attributes.is_empty() {
+                let (set, clear) = (attributes.set(), attributes.clear());
+                set_attributes(&target, Change { set, clear, recursive, ..Change::default() }).map_err(
+                    |errno| match errno {
+                        Errno::EINVAL => Error::from_errno("is it a mount point?", errno),
+                        _ => Error::from_errno("set its attributes", errno),
+                    },
+                )?;
+            }
+        }
+        set_propagation(&target, options)
+    }
+
+    /// The mount point of a mount: resolved in the root, made where it is missing.
+    fn target(&self, destination: &Path, is_directory: bool) -> Result<OwnedFd> {
+        let found = open_in_root(&self.root, destination, OFlag::O_PATH);
+        let target = match found {
+            Err(Errno::ENOENT) if is_directory => mkdir_all_in_root(&self.root, destination, DIRECTORY_MODE)?,
+            Err(Errno::ENOENT) => make_file_in_root(&self.root, destination)?,
+            other => other.context(|| "open the destination")?,
+        };
+        // The plan has refused destinations in procfs by name; this one gets there through a link of the image.
+        if !destination.starts_with(procfs::MOUNT_POINT)
+            && procfs::is_procfs(&target).context(|| "statfs the destination")?
+        {
+            return Err(Error::new("the destination is a link into procfs"));
+        }
+        Ok(target)
+    }
+
+    /// The same for proc and sysfs: a real directory, and no link on the way to it (row A4).
+    fn target_without_links(&self, destination: &Path) -> Result<OwnedFd> {
+        let flags = OFlag::O_PATH | OFlag::O_DIRECTORY;
+        let mut target = open_in_root_no_links(&self.root, destination, flags);
+        if target.as_ref().err() == Some(&Errno::ENOENT) {
+            mkdir_all_in_root(&self.root, destination, DIRECTORY_MODE)?;
+            target = open_in_root_no_links(&self.root, destination, flags);
+        }
+        target.map_err(|errno| match errno {
+            Errno::ELOOP => Error::from_errno("the destination is, or is behind, a symbolic link", errno),
+            Errno::ENOTDIR => Error::from_errno("the destination is no directory", errno),
+            _ => Error::from_errno("open the destination", errno),
+        })
+    }
+
+    fn attach_at(&mut self, destination: &Path, tree: OwnedFd, target: &OwnedFd) -> Result<()> {
+        move_mount(&tree, target).context(|| "attach")?;
+        if destination == Path::new("/") {
+            self.root = tree;
+        }
+        Ok(())
+    }
+
+    fn attach_read_only_later(&mut self, destination: &Path, tree: OwnedFd, target: &OwnedFd) -> Result<()> {
+        if destination == Path::new("/") {
+            self.root = clone_fd(&tree)?;
+        }
+        move_mount(&tree, target).context(|| "attach")?;
+        self.read_only_later.push((PathBuf::from(destination), tree));
+        Ok(())
+    }
+}
+
+fn clone_fd(fd: &OwnedFd) -> Result<OwnedFd> {
+    crate::sys::fd::duplicate(fd, 3).context(|| "duplicate a descriptor")
+}
+
+fn new_cgroup_v1(selector: &str, attributes: u64) -> Result<OwnedFd> {
+    let context = FsContext::open("cgroup").context(|| "cgroup")?;
+    set_parameter(&context, "source", Some("cgroup"))?;
+    for option in selector.split(',') {
+        match option.split_once('=') {
+            Some((key, value)) => set_parameter(&context, key, Some(value))?,
+            None => set_parameter(&context, option, None)?,
+        }
+    }
+    create(&context, attributes)
+}
+
+fn unknown_type(fs_type: &str, errno: Errno) -> Error {
+    match errno {
+        Errno::ENODEV => Error::from_errno(format!("this kernel has no file system {fs_type}"), errno),
+        _ => Error::from_errno("fsopen", errno),
+    }
+}
+
+/// One parameter in one call (row A15). fsconfig(2) takes values of at most 255 bytes.
+fn set_parameter(context: &FsContext, key: &str, value: Option<&str>) -> Result<()> {
+    let result = match value {
+        Some(value) => context.set(key, value),
+        None => context.set_flag(key),
+    };
+    result.map_err(|errno| {
+        let what = match value {
+            Some(value) => format!("option {key}={value}"),
+            None => format!("option {key}"),
+        };
+        refused(context, &what, errno)
+    })
+}
+
+/// `what: errno (what the kernel logged about it)`.
+fn refused(context: &FsContext, what: &str, errno: Errno) -> Error {
+    let log = context.log();
+    if log.is_empty() { Error::from_errno(what, errno) } else { Error::from_errno(format!("{what}: {log}"), errno) }
+}
+
+fn create(context: &FsContext, attributes: u64) -> Result<OwnedFd> {
+    context.mount(attributes).map_err(|errno| {
+        let log = context.log();
+        if log.is_empty() { Error::from_errno("fsmount", errno) } else { Error::from_errno(log, errno) }
+    })
+}
+
+/// overlay: each lower layer a parameter of its own (`lowerdir+`, Linux 6.5), so that a path needs no escapes. Where
+/// the kernel does not know that, the one string as it was given, whose escapes overlay reads itself.
+fn set_overlay_parameters(context: &FsContext, options: &Options) -> Result<()> {
+    for (key, value) in &options.parameters {
+        match (key.as_str(), value) {
+            ("lowerdir", Some(value)) => set_lower_layers(context, value)?,
+            (key @ ("upperdir" | "workdir"), Some(value)) => set_layer(context, key, value)?,
+            (key, value) => set_parameter(context, key, value.as_deref())?,
+        }
+    }
+    Ok(())
+}
+
+fn set_lower_layers(context: &FsContext, value: &str) -> Result<()> {
+    for (index, (key, layer)) in lower_layers(value).iter().enumerate() {
+        match set_layer(context, key, layer) {
+            Err(error) if index == 0 && error.errno() == Some(Errno::EINVAL) => {
+                return set_parameter(context, "lowerdir", Some(value)).map_err(|_| error);
+            }
+            other => other?,
+        }
+    }
+    Ok(())
+}
+
+/// A layer that is longer than a value may be goes as an fd (Linux 6.13).
+fn set_layer(context: &FsContext, key: &str, path: &str) -> Result<()> {
+    const LONGEST_VALUE: usize = 255;
+    if path.len() <= LONGEST_VALUE {
+        return set_parameter(context, key, Some(path));
+    }
+    let what = || format!("option {key}={path}");
+    let layer = open_given(path, OFlag::O_PATH | OFlag::O_DIRECTORY, Mode::empty()).context(what)?;
+    context.set_fd(key, &layer).map_err(|errno| refused(context, &what(), errno))
+}
+
+/// The layers of `lowerdir=`: separated by `:`, with `\` as escape; those after `::` hold data only (Linux 6.5,
+/// Documentation/filesystems/overlayfs.rst).
+fn lower_layers(value: &str) -> Vec<(&'static str, String)> {
+    let mut layers = vec![("lowerdir+", String::new())];
+    let mut characters = value.chars().peekable();
+    while let Some(character) = characters.next() {
+        let layer = layers.last_mut();
+        match (character, layer) {
+            ('\\', Some((_, layer))) => layer.extend(characters.next()),
+            (':', _) => {
+                let data_only = characters.next_if_eq(&':').is_some();
+                layers.push((if data_only { "datadir+" } else { "lowerdir+" }, String::new()));
+            }
+            (other, Some((_, layer))) => layer.push(other),
+            (_, None) => {}
+        }
+    }
+    layers
+}
+
+fn set_propagation(mount: &OwnedFd, options: &Options) -> Result<()> {
+    for (scope, value) in &options.propagation {
+        let change = Change { propagation: *value, recursive: *scope == Scope::Tree, ..Change::default() };
+        set_attributes(mount, change).context(|| "set its propagation")?;
+    }
+    Ok(())
+}
+
+/// Makes the mount behind `mount` read-only and looks whether it is (row A9).
+pub(super) fn set_read_only(mount: &OwnedFd) -> nix::Result<()> {
+    set_attributes(mount, Change { set: attr::RDONLY, ..Change::default() })?;
+    let flags = nix::sys::statvfs::fstatvfs(mount)?.flags();
+    if flags.contains(nix::sys::statvfs::FsFlags::ST_RDONLY) { Ok(()) } else { Err(Errno::EROFS) }
+}
+
+/// A symbolic link `dir/name` to `target`; what is there already stays.
+pub(super) fn link(target: &str, dir: impl AsFd, name: &str) -> nix::Result<()> {
+    match nix::unistd::symlinkat(target, dir, name) {
+        Err(Errno::EEXIST) => Ok(()),
+        other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// security.md A15: colons and commas in a layer's path are escaped in one string, and need no escape as layers.
+    #[test]
+    fn a15_lower_layers_are_separated_and_unescaped() {
+        let layers = |value| {
+            lower_layers(value).into_iter().map(|(key, layer)| format!("{key}{layer}")).collect::<Vec<_>>()
+        };
+        assert_eq!(layers("/a"), ["lowerdir+/a"]);
+        assert_eq!(layers("/a:/b,c=d"), ["lowerdir+/a", "lowerdir+/b,c=d"]);
+        assert_eq!(layers("/a\\:b:/c\\\\"), ["lowerdir+/a:b", "lowerdir+/c\\"]);
+        assert_eq!(layers("/a::/data::/more"), ["lowerdir+/a", "datadir+/data", "datadir+/more"]);
+    }
+}

@@ -146,7 +146,7 @@ impl FsContext {
     ///
     /// # Errors
     /// The errno of fsconfig(2) or fsmount(2).
-    pub fn mount(self, attributes: u64) -> nix::Result<OwnedFd> {
+    pub fn mount(&self, attributes: u64) -> nix::Result<OwnedFd> {
         self.config(FSCONFIG_CMD_CREATE, None, None, 0)?;
         let attributes = c_uint::try_from(attributes).map_err(|_| Errno::EINVAL)?;
         // SAFETY: three integers.
@@ -157,7 +157,7 @@ impl FsContext {
     ///
     /// # Errors
     /// The errno of fsconfig(2).
-    pub fn reconfigure(self) -> nix::Result<()> {
+    pub fn reconfigure(&self) -> nix::Result<()> {
         self.config(FSCONFIG_CMD_RECONFIGURE, None, None, 0)
     }
 
@@ -284,6 +284,16 @@ pub fn pivot_to_working_directory() -> nix::Result<()> {
 pub fn detach_here() -> nix::Result<()> {
     // SAFETY: the path is a C string literal.
     Errno::result(unsafe { libc::umount2(c".".as_ptr(), libc::MNT_DETACH) }).map(drop)
+}
+
+/// `umount2(path, MNT_DETACH | UMOUNT_NOFOLLOW)`: for what the host mounted, in a mount namespace of our own.
+///
+/// # Errors
+/// The errno of umount2(2); `EINVAL` for a mount that a user namespace has locked.
+pub fn detach(path: &Path) -> nix::Result<()> {
+    let path = c_path(path)?;
+    // SAFETY: `path` is NUL-terminated and outlives the call.
+    Errno::result(unsafe { libc::umount2(path.as_ptr(), libc::MNT_DETACH | libc::UMOUNT_NOFOLLOW) }).map(drop)
 }
 
 fn c_string(text: &str) -> nix::Result<CString> {

@@ -7,14 +7,14 @@
 
 #![allow(unsafe_code, reason = "the system call module")]
 
-use std::ffi::{CString, OsStr};
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::ffi::CString;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path};
 
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
-use nix::sys::stat::{FileStat, Mode};
+use nix::sys::stat::{FileStat, Mode, SFlag};
 
 use crate::error::{Context as _, Error, Result};
 use crate::sys::fd::read_to_end;
@@ -117,33 +117,13 @@ pub fn open_given_at(
 }
 
 /// Makes the directories of `path` that are missing, each one by the fd of the one above (row A2), and returns the
-/// last one, opened `O_PATH`. A link on the way is followed inside `root`.
+/// last one, opened `O_PATH`. Links on the way are followed inside `root`; one that leads to nothing yet has its target
+/// made, so that a mount on `/etc/resolv.conf -> ../run/resolv.conf` lands where readers of the link will look.
 ///
 /// # Errors
 /// Which component could not be made or opened, and why.
 pub fn mkdir_all_in_root(root: impl AsFd, path: &Path, mode: Mode) -> Result<OwnedFd> {
-    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY;
-    match open_in_root(&root, path, flags) {
-        Err(Errno::ENOENT) => {}
-        other => return other.context(|| format!("open {}", path.display())),
-    }
-    let mut reached = std::path::PathBuf::from("/");
-    let mut dir = open_in_root(&root, "/", flags).context(|| "open /")?;
-    for part in normal_components(path)? {
-        append(&mut reached, part);
-        dir = match open_in_root(&root, &reached, flags) {
-            Ok(next) => next,
-            Err(Errno::ENOENT) => make_dir(&dir, part, mode)
-                .or_else(|errno| match errno {
-                    // Somebody made it meanwhile, or it is a link to nowhere: the walk in the root decides.
-                    Errno::EEXIST => open_in_root(&root, &reached, flags),
-                    other => Err(other),
-                })
-                .context(|| format!("make directory {}", reached.display()))?,
-            Err(errno) => return Err(Error::from_errno(format!("open {}", reached.display()), errno)),
-        };
-    }
-    Ok(dir)
+    make_in_root(root.as_fd(), path, SFlag::S_IFDIR, mode, &mut MOST_LINKS.clone())
 }
 
 /// Makes the empty file `path` in `root` where it is missing, its directories too, and returns it opened `O_PATH`.
@@ -152,48 +132,50 @@ pub fn mkdir_all_in_root(root: impl AsFd, path: &Path, mode: Mode) -> Result<Own
 /// # Errors
 /// Which step failed, and why.
 pub fn make_file_in_root(root: impl AsFd, path: &Path) -> Result<OwnedFd> {
-    let parent = path.parent().unwrap_or(Path::new("/"));
-    let name = path.file_name().ok_or_else(|| Error::new(format!("{}: not a file name", path.display())))?;
-    let dir = mkdir_all_in_root(&root, parent, Mode::from_bits_truncate(0o755))?;
-    match nix::sys::stat::mknodat(
-        &dir,
-        name,
-        nix::sys::stat::SFlag::S_IFREG,
-        Mode::from_bits_truncate(0o644),
-        0,
-    ) {
-        Ok(()) | Err(Errno::EEXIST) => {}
-        Err(errno) => return Err(Error::from_errno(format!("make file {}", path.display()), errno)),
+    let mode = Mode::from_bits_truncate(0o644);
+    make_in_root(root.as_fd(), path, SFlag::S_IFREG, mode, &mut MOST_LINKS.clone())
+}
+
+/// How many links to nothing are followed, as many as the kernel follows links (path_resolution(7)).
+const MOST_LINKS: u32 = 40;
+
+/// Opens `path`; where it is missing, opens or makes what is above and makes the last component in it. Every call is
+/// about one name in a directory that openat2 has just found inside `root`, so a name that is exchanged meanwhile makes
+/// it fail or land elsewhere in the root, never outside.
+fn make_in_root(root: BorrowedFd<'_>, path: &Path, kind: SFlag, mode: Mode, links: &mut u32) -> Result<OwnedFd> {
+    let what = |doing: &'static str| move || format!("{doing} {}", path.display());
+    let directory = OFlag::O_PATH | OFlag::O_DIRECTORY;
+    let flags = if kind == SFlag::S_IFDIR { directory } else { OFlag::O_PATH };
+    match open_in_root(root, path, flags) {
+        Err(Errno::ENOENT) => {}
+        other => return other.context(what("open")),
     }
-    openat2(
-        &dir,
-        Path::new(name),
-        OFlag::O_PATH | OFlag::O_NOFOLLOW,
-        Mode::empty(),
-        OWN_TREE & !libc::RESOLVE_NO_SYMLINKS,
-    )
-    .context(|| format!("open {}", path.display()))
-}
-
-/// mkdirat and the directory that it made, opened without following a link that took its place.
-fn make_dir(dir: impl AsFd, name: &OsStr, mode: Mode) -> nix::Result<OwnedFd> {
-    nix::sys::stat::mkdirat(&dir, name, mode)?;
-    let made = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW;
-    openat2(&dir, Path::new(name), made, Mode::empty(), OWN_TREE)
-}
-
-/// The names of an absolute or relative path, `.` and empty parts left out; `..` is an error here, since a path that
-/// is walked by hand must not depend on where a link led.
-fn normal_components(path: &Path) -> Result<Vec<&OsStr>> {
-    path.components()
-        .filter_map(|part| match part {
-            Component::Normal(name) => Some(Ok(name)),
-            Component::RootDir | Component::CurDir => None,
-            Component::ParentDir | Component::Prefix(_) => {
-                Some(Err(Error::new(format!("{}: must not contain `..`", path.display()))))
+    let above = path.parent().ok_or_else(|| Error::from_errno(what("make")(), Errno::ENOENT))?;
+    let above_mode = Mode::from_bits_truncate(0o755);
+    let dir = make_in_root(root, above, SFlag::S_IFDIR, above_mode, links)?;
+    // Behind `..` there is nothing to make: it exists as soon as what is before it does.
+    let Some(name) = path.file_name() else { return open_in_root(root, path, flags).context(what("open")) };
+    let made = match kind {
+        SFlag::S_IFDIR => nix::sys::stat::mkdirat(&dir, name, mode),
+        _ => nix::sys::stat::mknodat(&dir, name, kind, mode, 0),
+    };
+    match made {
+        Ok(()) => {
+            open_own(&dir, Path::new(name), flags | OFlag::O_NOFOLLOW, Mode::empty()).context(what("open"))
+        }
+        // It is a link to nothing, or somebody made it meanwhile.
+        Err(Errno::EEXIST) => match nix::fcntl::readlinkat(&dir, name) {
+            Ok(target) if *links > 0 => {
+                *links -= 1;
+                let mut followed = above.to_owned();
+                append(&mut followed, target);
+                make_in_root(root, &followed, kind, mode, links)
             }
-        })
-        .collect()
+            Ok(_) => Err(Error::from_errno(what("open")(), Errno::ELOOP)),
+            Err(_) => open_in_root(root, path, flags).context(what("open")),
+        },
+        Err(errno) => Err(Error::from_errno(what("make")(), errno)),
+    }
 }
 
 /// `path/name`, for the text of paths; nothing is opened.

@@ -24,6 +24,41 @@ const STRICT: u64 = libc::RESOLVE_BENEATH | libc::RESOLVE_NO_XDEV | libc::RESOLV
 /// The most that is read of any file of procfs: mountinfo of a very busy node is a few MiB.
 const READ_LIMIT: usize = 64 << 20;
 
+/// Where a container's procfs belongs (config-linux.md, "Default Filesystems").
+pub const MOUNT_POINT: &str = "/proc";
+/// The links of `/dev` into procfs, by name and target (config-linux.md, "/dev symbolic links").
+pub const STDIO_LINKS: [(&str, &str); 4] = [
+    ("fd", "/proc/self/fd"),
+    ("stdin", "/proc/self/fd/0"),
+    ("stdout", "/proc/self/fd/1"),
+    ("stderr", "/proc/self/fd/2"),
+];
+/// The target of the link `/dev/core`, where the kernel has it.
+pub const CORE: &str = "/proc/kcore";
+
+/// Whether the kernel has [`CORE`]. Only looked at, never opened.
+pub fn has_core() -> bool {
+    nix::unistd::access(CORE, nix::unistd::AccessFlags::F_OK).is_ok()
+}
+
+/// Whether `fd` is on a procfs.
+///
+/// # Errors
+/// The errno of fstatfs(2).
+pub fn is_procfs(fd: impl AsFd) -> nix::Result<bool> {
+    Ok(nix::sys::statfs::fstatfs(fd)?.filesystem_type() == nix::sys::statfs::PROC_SUPER_MAGIC)
+}
+
+/// Whether `fd` is the root of a procfs: by file system magic and inode 1, which only a procfs root has.
+///
+/// # Errors
+/// The errno of fstatfs(2) or fstat(2).
+pub fn is_root(fd: impl AsFd) -> nix::Result<bool> {
+    /// `PROC_ROOT_INO` of `linux/proc_fs.h`.
+    const PROC_ROOT_INODE: u64 = 1;
+    Ok(is_procfs(fd.as_fd())? && nix::sys::stat::fstat(fd)?.st_ino == PROC_ROOT_INODE)
+}
+
 /// A private procfs.
 #[derive(Debug)]
 pub struct Procfs(OwnedFd);
