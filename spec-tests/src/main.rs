@@ -1,3 +1,72 @@
 //! Black-box conformance tests for OCI runtimes.
+//!
+//! One statically linked program with three roles: the test suite, the process of one case, and, under the name
+//! `probe` in a container's rootfs, the program that looks around inside (see `inside.rs`).
+#![cfg_attr(not(test), no_main)]
+#![recursion_limit = "256"]
+#![allow(dead_code, reason = "the fixtures come first, the cases that use them follow")]
+#![allow(
+    clippy::disallowed_methods,
+    reason = "the rules about paths and processes are the runtime's; this crate is a test harness outside of it"
+)]
 
-fn main() {}
+mod cases;
+mod cgroups;
+mod config;
+mod demo;
+mod deviations;
+mod failure;
+mod harness;
+mod inside;
+mod leftovers;
+mod options;
+mod probe;
+mod runner;
+mod sacrificial;
+mod sys;
+
+use std::path::Path;
+
+/// What the C entry point calls.
+fn entry() -> i32 {
+    let mut arguments = std::env::args();
+    let name = arguments.next().unwrap_or_default();
+    let arguments: Vec<String> = arguments.collect();
+    if Path::new(&name).file_name().is_some_and(|file| file == "probe") {
+        return inside::run(&arguments);
+    }
+    match arguments.first().map(String::as_str) {
+        Some("probe") => inside::run(&arguments[1..]),
+        Some("demo") => demo::run(&arguments[1..]),
+        Some(runner::CASE_ROLE) => runner::case_process(&arguments[1..]),
+        _ => suite(&arguments),
+    }
+}
+
+fn suite(arguments: &[String]) -> i32 {
+    let options = match options::parse(arguments) {
+        Ok(options::Parsed::Run(options)) => options,
+        Ok(options::Parsed::Help) => {
+            println!("{}", options::USAGE);
+            return 0;
+        }
+        Ok(options::Parsed::List) => {
+            for case in cases::all() {
+                println!("{:<44} {}", case.name, case.checks);
+            }
+            return 0;
+        }
+        Err(text) => {
+            eprintln!("spec-tests: {text}\n{}", options::USAGE);
+            return 2;
+        }
+    };
+    match runner::run(&options) {
+        Ok(true) => 0,
+        Ok(false) => 1,
+        Err(failure::Failure::Failed(text) | failure::Failure::Skipped(text)) => {
+            eprintln!("spec-tests: {text}");
+            1
+        }
+    }
+}

@@ -1,0 +1,73 @@
+# skeg: what people and CI run. `make help` lists the targets.
+
+PREFIX ?= /usr/local
+CARGO ?= cargo
+RUNC ?= $(shell command -v runc)
+# Programs that `make build` makes, and the packages that they come from.
+PROGRAMS := skeg
+PACKAGES := skeg
+
+# glibc is linked statically where an explicit target keeps the flag away from proc macros, which cannot be.
+HOST := $(shell rustc -vV | sed -n 's/^host: //p')
+STATIC := RUSTFLAGS="-C target-feature=+crt-static" CARGO_BUILD_TARGET=$(HOST)
+SPEC_TESTS := $(or $(CARGO_TARGET_DIR),target)/$(HOST)/debug/spec-tests
+DEBIAN_ROOT := $(CURDIR)/.cache/debian-root
+# Repetitions of the repeating cases: all for skeg, few for the runtime that it is compared with.
+SOAK ?= 1000
+
+.DEFAULT_GOAL := help
+.PHONY: help build install demo test lint fmt unit spec-tests bundles compare test-deps deny clean
+
+help: ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
+
+build: ## release binaries, static and stripped, in bin/
+	$(STATIC) $(CARGO) build --release --locked $(PACKAGES:%=-p %)
+	mkdir -p bin
+	install -m 0755 $(PROGRAMS:%=$(or $(CARGO_TARGET_DIR),target)/$(HOST)/release/%) bin/
+
+install: ## install the binaries of bin/ under PREFIX (/usr/local)
+	install -d $(DESTDIR)$(PREFIX)/bin
+	install -m 0755 $(PROGRAMS:%=bin/%) $(DESTDIR)$(PREFIX)/bin/
+
+demo: build $(SPEC_TESTS) ## run a container and let it report from inside what isolates it
+	$(SPEC_TESTS) demo --runtime bin/skeg
+
+test: test-deps fmt lint unit build spec-tests compare ## everything that is tested
+
+fmt: ## check the formatting
+	$(CARGO) fmt --all --check
+
+lint: ## clippy without warnings, shell scripts without mistakes
+	$(STATIC) $(CARGO) clippy --locked --workspace --all-targets -- -D warnings
+	shellcheck .ci/run scripts/*
+
+unit: ## unit and integration tests of every crate
+	$(STATIC) $(CARGO) test --locked --workspace
+
+# The suite finds what the Debian root holds by this variable; without it those cases are skipped.
+spec-tests: $(SPEC_TESTS) $(DEBIAN_ROOT) ## the black-box suite: bin/skeg, then runc, whose deviations are listed
+	SPEC_TESTS_DEBIAN_ROOT=$(DEBIAN_ROOT) $(SPEC_TESTS) --runtime bin/skeg --soak $(SOAK)
+	SPEC_TESTS_DEBIAN_ROOT=$(DEBIAN_ROOT) $(SPEC_TESTS) --runtime $(RUNC) --soak 50
+
+compare: $(SPEC_TESTS) ## the same bundles under skeg and runc, what they see compared key by key
+	$(SPEC_TESTS) --runtime bin/skeg --compare $(RUNC)
+
+# Always handed to cargo, which knows what is up to date.
+.PHONY: $(SPEC_TESTS)
+$(SPEC_TESTS):
+	$(STATIC) $(CARGO) build --locked -p spec-tests
+
+$(DEBIAN_ROOT):
+	scripts/make-debian-root $@
+
+test-deps: ## install what the tests need (Debian packages by name)
+	scripts/install-test-deps
+
+deny: ## licences, sources and bans of every crate in the lock file (installs cargo-deny, minutes the first time)
+	command -v cargo-deny >/dev/null || $(CARGO) install --locked cargo-deny
+	$(CARGO) deny --offline --locked check licenses bans sources
+
+clean: ## remove what was built
+	$(CARGO) clean
+	rm -rf bin .cache
