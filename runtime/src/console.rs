@@ -112,6 +112,31 @@ pub fn take_terminal(peer: OwnedFd, owner: Uid) -> Result<()> {
     Ok(())
 }
 
+/// Makes the user the owner of those of 0, 1 and 2 that are pipes, so that a program can open them anew by
+/// `/dev/stdout` (images that log there count on it, and runc does the same). Never a device, a file or a socket: they
+/// may be the host's and shared (row D3, CVE-2026-88265).
+///
+/// # Errors
+/// The errno of fstat(2) or fchown(2), but for a pipe whose owner may not be changed.
+pub fn give_pipes_to(owner: Uid) -> Result<()> {
+    let what = || "give stdin, stdout and stderr to the user";
+    for number in 0..=2 {
+        let Ok(pipe) = fd::inherited(number) else { continue };
+        let is = stat(pipe).context(what)?;
+        if SFlag::from_bits_truncate(is.st_mode) & SFlag::S_IFMT != SFlag::S_IFIFO
+            || is.st_uid == owner.as_raw()
+        {
+            continue;
+        }
+        match nix::unistd::fchown(pipe, Some(owner), None::<Gid>) {
+            // Not ours to give, or not mapped in the user namespace.
+            Ok(()) | Err(Errno::EPERM | Errno::EINVAL | Errno::EROFS) => {}
+            Err(errno) => return Err(Error::from_errno(what(), errno)),
+        }
+    }
+    Ok(())
+}
+
 /// Connects to the manager's console socket, once. A path longer than an address can hold is reached by its directory.
 ///
 /// Must be called before the clone: it may change the working directory for the time of the call.

@@ -1,1 +1,291 @@
 //! `skeg create`: the story of how a container comes to life.
+
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::time::SystemTime;
+
+use oci_spec::runtime::{Process, Spec};
+
+use crate::bundle::{self, Bundle};
+use crate::cgroup::{self, Cgroup, CgroupPaths, CgroupPlan, Hierarchies};
+use crate::cli::CreateOptions;
+use crate::console;
+use crate::error::{Context as _, Error, Result};
+use crate::gate::{self, Gate};
+use crate::hooks::{self, Kind};
+use crate::init::Init;
+use crate::log::{self, Log};
+use crate::namespaces::{self, TIME};
+use crate::plan::{self, Plan};
+use crate::rootfs::sources;
+use crate::security::lsm;
+use crate::spawn::{Attendance, InitProcess};
+use crate::state::{ContainerDir, Lock, State, StateRoot, Status};
+use crate::sync::Channel;
+use crate::sys::fd::send_with_fds;
+use crate::sys::path::replace_given;
+use crate::sys::procfs::Procfs;
+use crate::userns;
+
+/// What every command has from the flags before it.
+#[derive(Debug, Clone)]
+pub struct Global {
+    /// The state root.
+    pub root: PathBuf,
+    /// Who makes cgroups, and whether without rights.
+    pub cgroup: cgroup::Options,
+    /// How many descriptors from 3 on the caller hands on (`--preserve-fds` and `LISTEN_FDS`).
+    pub handed_on: u32,
+    /// How many of them are sockets that the program is told of.
+    pub listen_fds: u32,
+}
+
+/// Where the terminal of a container goes.
+#[derive(Debug)]
+pub enum Terminal {
+    /// To the manager's console socket.
+    Socket,
+    /// To the foreground half of this command, by this end of a socket pair.
+    Foreground(OwnedFd),
+}
+
+/// A container that is ready to be started, and not yet let go.
+#[derive(Debug)]
+pub struct Created {
+    /// The configuration.
+    pub spec: Spec,
+    /// Its state directory.
+    pub dir: ContainerDir,
+    /// What is recorded.
+    pub state: State,
+    /// Its cgroup.
+    pub cgroup: Option<Cgroup>,
+    /// Its process.
+    pub init: InitProcess,
+    /// Held until it is created, and what tells others that it is being created.
+    pub lock: Option<Lock>,
+}
+
+/// `skeg create`.
+///
+/// # Errors
+/// What was being done, and why it failed; nothing is left behind.
+pub fn create(global: &Global, options: &CreateOptions, log: &mut Log) -> Result<()> {
+    let created = prepare(global, options, Some(Terminal::Socket), true, log)?;
+    let finish = || -> Result<()> {
+        announce(&created.init, options)?;
+        gate::set_created(&created.dir)?;
+        created.init.proceed()
+    };
+    finish().inspect_err(|_| created.undo(log))
+}
+
+/// Everything up to the point where the init process waits: for `start` behind the gate, or, without one, for `run`.
+///
+/// Decides first, acts then, and takes back what it did where a later step fails.
+///
+/// # Errors
+/// What was being done, and why it failed; nothing is left behind.
+pub fn prepare(
+    global: &Global,
+    options: &CreateOptions,
+    terminal: Option<Terminal>,
+    with_gate: bool,
+    log: &mut Log,
+) -> Result<Created> {
+    let bundle = Bundle::open(&options.bundle)?;
+    let config = bundle::load(&bundle)?;
+    config.warnings.iter().for_each(|warning| log.warn(warning.as_str()));
+    bundle::validate(&config.value)?;
+    let spec = config.value;
+    let process = spec.process().clone().ok_or_else(|| Error::new("/process: must be given"))?;
+    let cgroup_plan = plan_cgroup(global, &spec, options)?;
+    let facts = plan::facts(options.no_pivot, &cgroup_plan.paths());
+    let plan = Plan::new(&spec, facts)?;
+    plan.warnings().for_each(|warning| log.warn(warning));
+    let console = open_console(&process, options, terminal)?;
+    let joins = namespaces::open(&plan.namespaces)?;
+
+    let dir = StateRoot::open_or_create(&global.root)?.create(&options.id)?;
+    let lock = dir.lock()?;
+    let state = first_state(&spec, &bundle, &dir, &cgroup_plan.paths());
+    let mut making = Making { dir, lock, state, cgroup: None, init: None };
+    let make = || -> Result<()> {
+        making.dir.write_config(&config.text)?;
+        making.dir.write_state(&making.state)?;
+        let cgroup = making.cgroup.insert(Cgroup::create(&cgroup_plan)?);
+        let sources = sources::open(&plan.rootfs, bundle.dir(), &mut userns::for_mapping)?;
+        let gate = Gate::make(&making.dir)?;
+        let (ours, theirs) = Channel::pair()?;
+        let init = Init {
+            spec: &spec,
+            process: &process,
+            plan: &plan,
+            state: &making.state,
+            bundle: bundle.path(),
+            channel: theirs,
+            namespaces: joins,
+            cgroup: Some(cgroup.entry()?),
+            sources: Some(sources),
+            gate: with_gate.then_some(gate),
+            console,
+            procfs: open_procfs(&plan, &process)?,
+            new_keyring: !options.no_new_keyring,
+            handed_on: global.handed_on,
+            listen_fds: global.listen_fds,
+        };
+        let init = making.init.insert(InitProcess::spawn(ours, init)?);
+        let to = Attendance { spec: &spec, process: &process, plan: &plan, dir: &making.dir };
+        init.attend(&to, &mut making.state)
+    };
+    match make() {
+        Ok(()) => making.made(spec),
+        Err(error) => {
+            making.undo(&spec, log);
+            Err(error)
+        }
+    }
+}
+
+/// A container that is being made: what has to be taken back if that fails.
+#[derive(Debug)]
+struct Making {
+    dir: ContainerDir,
+    lock: Lock,
+    state: State,
+    cgroup: Option<Cgroup>,
+    init: Option<InitProcess>,
+}
+
+impl Making {
+    fn made(self, spec: Spec) -> Result<Created> {
+        let Self { dir, lock, state, cgroup, init } = self;
+        let init = init.ok_or_else(|| Error::new("no init process has been made"))?;
+        Ok(Created { spec, dir, state, cgroup, init, lock: Some(lock) })
+    }
+
+    fn undo(self, spec: &Spec, log: &mut Log) {
+        undo(self.dir, &self.state, self.cgroup, self.init, spec, log);
+    }
+}
+
+impl Created {
+    /// Takes all of it back.
+    pub fn undo(self, log: &mut Log) {
+        undo(self.dir, &self.state, self.cgroup, Some(self.init), &self.spec, log);
+    }
+}
+
+/// In the reverse order of making. What cannot be taken back is a warning beside the error that led here.
+fn undo(
+    dir: ContainerDir,
+    state: &State,
+    cgroup: Option<Cgroup>,
+    init: Option<InitProcess>,
+    spec: &Spec,
+    log: &mut Log,
+) {
+    if let Some(init) = &init {
+        init.destroy();
+    }
+    if let Some(cgroup) = cgroup {
+        if let Err(error) = cgroup.kill_all().and_then(|()| cgroup.destroy()) {
+            log.warn(error.to_string());
+        }
+    }
+    // runtime.md, lifecycle: a container that fails after its environment was made is destroyed like any other.
+    let poststop = spec.hooks().as_ref().and_then(|hooks| hooks.poststop().as_deref()).unwrap_or_default();
+    if let (Some(_), false) = (&init, poststop.is_empty()) {
+        let ran = state
+            .to_hooks(Status::Stopped)
+            .and_then(|json| hooks::run(Kind::Poststop, poststop, &json, Some(&state.bundle)));
+        match ran {
+            Ok(warnings) => warnings.into_iter().for_each(|warning| log.warn(warning)),
+            Err(error) => log.warn(error.to_string()),
+        }
+    }
+    if let Err(error) = dir.remove() {
+        log.warn(error.to_string());
+    }
+}
+
+/// Tells the manager of the process: pid file and pidfd.
+///
+/// # Errors
+/// What writing or sending said.
+pub fn announce(init: &InitProcess, options: &CreateOptions) -> Result<()> {
+    if let Some(path) = &options.pid_file {
+        replace_given(path, init.pid.to_string().as_bytes())
+            .context(|| format!("write the pid file {}", path.display()))?;
+    }
+    if let Some(path) = &options.pidfd_socket {
+        send_pidfd(path, &init.pidfd)?;
+    }
+    Ok(())
+}
+
+/// Sends a pidfd over the socket at `path` (`--pidfd-socket`).
+///
+/// # Errors
+/// What connecting or sending said.
+pub fn send_pidfd(path: &std::path::Path, pidfd: &OwnedFd) -> Result<()> {
+    let socket = console::connect_socket(path)?;
+    send_with_fds(&socket, b"pidfd", &[std::os::fd::AsFd::as_fd(pidfd)])
+        .context(|| format!("send the pidfd over {}", path.display()))
+}
+
+fn plan_cgroup(global: &Global, spec: &Spec, options: &CreateOptions) -> Result<CgroupPlan> {
+    let hierarchies = Hierarchies::detect(&Procfs::mounted()?, cgroup::needs_own_cgroup(spec))?;
+    cgroup::plan(spec, options.id.as_str(), global.cgroup, &hierarchies)
+}
+
+/// Where the master of the terminal will go. A terminal needs somebody who takes it, and a socket needs a terminal.
+fn open_console(
+    process: &Process,
+    options: &CreateOptions,
+    terminal: Option<Terminal>,
+) -> Result<Option<OwnedFd>> {
+    match (process.terminal() == Some(true), &options.console_socket, terminal) {
+        (true, Some(path), _) => console::connect_socket(path).map(Some),
+        (true, None, Some(Terminal::Foreground(socket))) => Ok(Some(socket)),
+        // runc's words.
+        (true, None, _) => {
+            Err(Error::new("cannot allocate tty if runc will detach without setting console socket"))
+        }
+        (false, Some(_), _) => {
+            Err(Error::new("cannot use console socket if runc will not detach or allocate tty"))
+        }
+        (false, None, _) => Ok(None),
+    }
+}
+
+/// A procfs for what the init process writes there; none where it writes nothing.
+fn open_procfs(plan: &Plan, process: &Process) -> Result<Option<Procfs>> {
+    if !plan.sysctls.is_empty() {
+        return Procfs::whole().map(Some);
+    }
+    let needed = lsm::wants_labels(process) || plan.namespaces.is_new(TIME);
+    needed.then(Procfs::processes).transpose()
+}
+
+/// What is known before there is a process: enough for `delete` to find the cgroup of a `create` that was killed.
+fn first_state(spec: &Spec, bundle: &Bundle, dir: &ContainerDir, cgroup: &CgroupPaths) -> State {
+    let root = spec.root().as_ref().map(|root| root.path().clone()).unwrap_or_default();
+    let namespaces =
+        spec.linux().as_ref().and_then(|linux| linux.namespaces().as_deref()).unwrap_or_default();
+    State {
+        oci_version: spec.version().clone(),
+        id: dir.id().to_string(),
+        pid: 0,
+        start_time: 0,
+        boot_id: String::new(),
+        bundle: bundle.path().to_owned(),
+        rootfs: plan::rootfs_path(bundle.path(), &root),
+        created: log::rfc3339(SystemTime::now()),
+        owner: nix::unistd::geteuid().as_raw(),
+        annotations: spec.annotations().clone().unwrap_or_default(),
+        namespaces: namespaces.iter().fold(0, |all, one| all | namespaces::kind_of(one.typ())),
+        cgroup: cgroup.clone(),
+        hooks: spec.hooks().clone(),
+    }
+}

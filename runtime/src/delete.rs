@@ -1,1 +1,100 @@
 //! `skeg delete`.
+
+use std::path::Path;
+use std::time::Duration;
+
+use nix::poll::PollTimeout;
+
+use crate::cgroup::Cgroup;
+use crate::error::{CONTAINER_DOES_NOT_EXIST, Error, Result};
+use crate::hooks::{self, Kind};
+use crate::log::Log;
+use crate::state::{Container, ContainerDir, ContainerId, StateRoot, Status};
+use crate::sys::pid;
+
+/// How long a killed init process may take to end.
+const END_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Removes a container that has ended or was never started; with `force` any, and no container is no error.
+///
+/// # Errors
+/// [`CONTAINER_DOES_NOT_EXIST`]; a container that runs; what could not be removed.
+pub fn delete(root: &Path, id: &ContainerId, force: bool, log: &mut Log) -> Result<()> {
+    let dir = match find(root, id) {
+        Err(error) if force && error.to_string() == CONTAINER_DOES_NOT_EXIST => return Ok(()),
+        other => other?,
+    };
+    let lock = match dir.lock() {
+        Err(error) if force && error.to_string() == CONTAINER_DOES_NOT_EXIST => return Ok(()),
+        other => other?,
+    };
+    let state = match dir.read_state() {
+        Ok(Some(state)) => state,
+        // `create` was killed before it had made anything else.
+        Ok(None) => return dir.remove(),
+        Err(error) if force => {
+            log.warn(format!("{error}: its processes and cgroups, if any, are left alone"));
+            return dir.remove();
+        }
+        Err(error) => return Err(error),
+    };
+    let container = Container { dir, state };
+    match container.status()? {
+        Status::Stopped => {}
+        Status::Created | Status::Creating => end(&container)?,
+        Status::Running | Status::Paused if force => end(&container)?,
+        status => {
+            // runc's words.
+            return Err(Error::new(format!("cannot delete container {id} that is not stopped: {status}")));
+        }
+    }
+    let removed = destroy(container, log);
+    drop(lock);
+    removed
+}
+
+fn find(root: &Path, id: &ContainerId) -> Result<ContainerDir> {
+    StateRoot::open(root)?.ok_or_else(|| Error::new(CONTAINER_DOES_NOT_EXIST))?.container(id)
+}
+
+/// Kills the init process and waits for its end.
+fn end(container: &Container) -> Result<()> {
+    let Some(init) = container.init()? else { return Ok(()) };
+    let what = |errno| Error::from_errno(format!("kill container {}", container.dir.id()), errno);
+    match pid::send_signal(&init, libc::SIGKILL) {
+        Ok(()) | Err(nix::errno::Errno::ESRCH) => {}
+        Err(errno) => return Err(what(errno)),
+    }
+    let cgroup = Cgroup::open(&container.state.cgroup);
+    if cgroup.is_frozen()? {
+        cgroup.thaw()?;
+    }
+    let timeout = PollTimeout::try_from(END_TIMEOUT).unwrap_or(PollTimeout::MAX);
+    if pid::wait_for_end(&init, timeout).map_err(what)? {
+        return Ok(());
+    }
+    Err(Error::new(format!("container {}: its init process does not end after SIGKILL", container.dir.id())))
+}
+
+/// Removes what `create` made of a container whose init process has ended: remaining processes, cgroups, the state
+/// directory; then runs the poststop hooks, whose failures are warnings (runtime.md, lifecycle).
+///
+/// # Errors
+/// What could not be removed.
+pub fn destroy(container: Container, log: &mut Log) -> Result<()> {
+    let Container { dir, state } = container;
+    let cgroup = Cgroup::open(&state.cgroup);
+    // Without a PID namespace of its own, processes outlive their init process (row F16).
+    cgroup.kill_all()?;
+    cgroup.destroy()?;
+    dir.remove()?;
+    let hooks = state.hooks.as_ref().and_then(|hooks| hooks.poststop().as_deref()).unwrap_or_default();
+    if hooks.is_empty() {
+        return Ok(());
+    }
+    let json = state.to_hooks(Status::Stopped)?;
+    for warning in hooks::run(Kind::Poststop, hooks, &json, Some(&state.bundle))? {
+        log.warn(warning);
+    }
+    Ok(())
+}

@@ -1,1 +1,359 @@
-//! The child's half: an ordered checklist that ends in execve.
+//! The child's half of create: an ordered checklist that ends in execve.
+//!
+//! It begins as a copy of the runtime's memory and descriptors, in the namespaces that the clone made, and it must not
+//! return into the runtime's code: every way out is execve or `_exit`. What fails is reported once, over the channel
+//! until the runtime has said `Proceed`, and through the gate to `start` after that.
+
+use std::os::fd::OwnedFd;
+use std::path::Path;
+
+use nix::fcntl::OFlag;
+use nix::sys::prctl;
+use nix::sys::signal::Signal;
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
+use nix::sys::stat::Mode;
+use nix::unistd::{Pid, Uid};
+use oci_spec::runtime::{Hooks, Process, Spec};
+
+use crate::cgroup::CgroupEntry;
+use crate::console;
+use crate::error::{Context as _, Error, Result};
+use crate::gate::Gate;
+use crate::hooks::{self, Kind};
+use crate::namespaces::{CGROUP, NETWORK, OpenNamespace, PID, TIME, USER};
+use crate::plan::{Fork, Plan};
+use crate::process::{self, Program};
+use crate::rootfs::Rootfs;
+use crate::rootfs::sources::MountSources;
+use crate::state::{State, Status};
+use crate::sync::{Channel, Message};
+use crate::sys::clone::{self, Cloned, clone_process, exit_now};
+use crate::sys::fd::{mark_cloexec_from, set_inheritable_range};
+use crate::sys::path::{mkdir_all_in_root, open_in_root};
+use crate::sys::procfs::Procfs;
+use crate::sys::{process as sys, seccomp};
+use crate::{sysctl, timens};
+
+/// All that the init process has of the runtime.
+#[derive(Debug)]
+pub struct Init<'a> {
+    /// The configuration.
+    pub spec: &'a Spec,
+    /// `/process`.
+    pub process: &'a Process,
+    /// What was decided.
+    pub plan: &'a Plan,
+    /// The state as the runtime knew it before the clone, for hooks.
+    pub state: &'a State,
+    /// The bundle's path: the working directory of hooks that run on the host's files.
+    pub bundle: &'a Path,
+    /// Its end of the channel.
+    pub channel: Channel,
+    /// The namespaces to join.
+    pub namespaces: Vec<OpenNamespace>,
+    /// The way into the v1 cgroups.
+    pub cgroup: Option<CgroupEntry>,
+    /// What the runtime opened of the host's file systems.
+    pub sources: Option<MountSources>,
+    /// Where to wait for `start`; none for `run`.
+    pub gate: Option<Gate>,
+    /// Where the master of the terminal goes; none without a terminal.
+    pub console: Option<OwnedFd>,
+    /// A procfs of the runtime's own namespaces, where something is to be written to one.
+    pub procfs: Option<Procfs>,
+    /// A session keyring of its own.
+    pub new_keyring: bool,
+    /// How many descriptors from 3 on the program gets.
+    pub handed_on: u32,
+    /// How many of them are sockets that it is told of (`LISTEN_FDS`, sd_listen_fds(3)).
+    pub listen_fds: u32,
+}
+
+/// Runs the checklist.
+pub fn run(init: Init<'_>) -> ! {
+    let status = match init.become_container() {
+        Ok(never) => match never {},
+        Err(Failed::ToRuntime(channel, error)) => report(&error, |message| drop(channel.send(message))),
+        Err(Failed::ToStart(gate, error)) => report(&error, |message| gate.tell(message)),
+    };
+    exit_now(status)
+}
+
+/// Tells whoever listens, and gives the exit status of a process that could not become the container's.
+fn report(error: &Error, tell: impl FnOnce(&Message)) -> u8 {
+    tell(&Message::Error(error.clone()));
+    1
+}
+
+/// What failed, and who is to hear of it.
+enum Failed {
+    /// The runtime still waits.
+    ToRuntime(Channel, Error),
+    /// The runtime has returned; `start` waits.
+    ToStart(Gate, Error),
+}
+
+/// Nothing: execve does not return.
+enum Never {}
+
+impl Init<'_> {
+    fn become_container(mut self) -> std::result::Result<Never, Failed> {
+        let program = match self.prepare() {
+            Ok(program) => program,
+            Err(error) => return Err(Failed::ToRuntime(self.channel, error)),
+        };
+        let Some(gate) = self.gate.take() else {
+            let error = self.execute(&program, |channel, message| drop(channel.send(message)));
+            return Err(Failed::ToRuntime(self.channel, error));
+        };
+        // Nobody is at the other end any more once `create` has returned.
+        let error = match gate.wait() {
+            Ok(()) => self.execute(&program, |_, message| gate.tell(message)),
+            Err(error) => error,
+        };
+        Err(Failed::ToStart(gate, error))
+    }
+
+    /// Everything up to the gate.
+    fn prepare(&mut self) -> Result<Program> {
+        die_with_parent()?;
+        nix::unistd::setsid().context(|| "make a session")?;
+        if let Some(cgroup) = self.cgroup.take() {
+            cgroup.enter_self()?;
+        }
+        self.enter_namespaces()?;
+        if self.plan.namespaces.is_new(NETWORK) {
+            bring_loopback_up()?;
+        }
+        let terminal = self.make_root()?;
+        self.set_names()?;
+        let listener = self.take_identity(terminal)?;
+        let program = Program::find(self.process, &listen_variables(self.listen_fds))?;
+        self.hand_over_listener(listener)?;
+        // From here on the runtime's end is no reason to end (it returns after `create`); but only once it has said so.
+        prctl::set_pdeathsig(None::<Signal>).context(|| "clear the parent-death signal")?;
+        self.channel.send(&Message::Ready)?;
+        match self.channel.receive_or_end()? {
+            Message::Proceed => Ok(program),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// Joins what exists and makes what the clone could not make, in the order that the plan's stages ask for.
+    fn enter_namespaces(&mut self) -> Result<()> {
+        let namespaces = &self.plan.namespaces;
+        for namespace in self.namespaces.iter().filter(|namespace| namespace.kind != PID) {
+            namespace.join()?;
+        }
+        if namespaces.joins(USER) {
+            self.become_root_of_namespace()?;
+        }
+        if let Some(Fork::BeforeRootfs(kinds)) = self.plan.stages.fork {
+            self.fork(kinds)?;
+        }
+        if namespaces.is_new(TIME) {
+            timens::unshare()?;
+        }
+        if namespaces.is_new(USER) || namespaces.is_new(TIME) {
+            self.channel.send(&Message::NeedsMaps)?;
+            match self.channel.receive_or_end()? {
+                Message::Mapped => {}
+                other => return Err(unexpected(&other)),
+            }
+        }
+        if namespaces.is_new(USER) {
+            self.become_root_of_namespace()?;
+        }
+        if self.plan.stages.unshare != 0 {
+            clone::unshare(self.plan.stages.unshare).context(|| "make namespaces")?;
+        }
+        if namespaces.is_new(CGROUP) {
+            clone::unshare(CGROUP).context(|| "make a cgroup namespace")?;
+        }
+        if let (true, Some(procfs)) = (namespaces.is_new(TIME), &self.procfs) {
+            timens::enter(procfs)?;
+        }
+        Ok(())
+    }
+
+    /// Root of the user namespace, and not to be looked into by those who are in it already (row C4): a change of ids
+    /// may have made the process dumpable.
+    fn become_root_of_namespace(&self) -> Result<()> {
+        let groups = self.plan.may_set_groups.then_some(&[][..]);
+        sys::set_ids(0, 0, groups).context(|| "become root in the user namespace")?;
+        prctl::set_dumpable(false).context(|| "stop being dumpable")?;
+        die_with_parent()
+    }
+
+    /// Goes on as another process, whose parent is the runtime as well.
+    fn fork(&self, kinds: u64) -> Result<()> {
+        match clone_process(kinds, None, true).context(|| "fork the init process")? {
+            Cloned::Parent { pid, .. } => {
+                self.channel.send(&Message::Forked(pid))?;
+                exit_now(0)
+            }
+            Cloned::Child => {
+                die_with_parent()?;
+                nix::unistd::setsid().context(|| "make a session").map(drop)
+            }
+        }
+    }
+
+    /// The root file system, from the first mount to the last mask. Returns the peer of the terminal.
+    fn make_root(&mut self) -> Result<Option<OwnedFd>> {
+        let spec_hooks = self.spec.hooks().as_ref();
+        let sources = self.sources.take().ok_or_else(|| Error::new("the root file system has been made"))?;
+        let mut rootfs = Rootfs::attach(&self.plan.rootfs, self.bundle, sources)?;
+        rootfs.mount()?;
+        rootfs.make_devices()?;
+        if spec_hooks.is_some_and(runs_on_host) {
+            self.channel.send(&Message::RootfsMounted)?;
+            match self.channel.receive_or_end()? {
+                Message::HooksDone => {}
+                other => return Err(unexpected(&other)),
+            }
+        }
+        if let Some(hooks) = spec_hooks.and_then(|hooks| hooks.create_container().as_deref()) {
+            let state = self.hook_state(Status::Creating)?;
+            hooks::run(Kind::CreateContainer, hooks, &state, Some(self.bundle))?;
+        }
+        rootfs.pivot()?;
+        if self.plan.stages.fork == Some(Fork::AfterPivot) {
+            self.join_pid_namespace()?;
+        }
+        let terminal = self.make_terminal(&rootfs)?;
+        make_working_directory(&rootfs, self.process.cwd())?;
+        rootfs.finish()?;
+        if let Some(procfs) = &self.procfs {
+            sysctl::apply(&self.plan.sysctls, procfs)?;
+        }
+        rootfs.protect_paths()?;
+        Ok(terminal)
+    }
+
+    fn join_pid_namespace(&self) -> Result<()> {
+        for namespace in self.namespaces.iter().filter(|namespace| namespace.kind == PID) {
+            namespace.join()?;
+        }
+        self.fork(0)
+    }
+
+    /// The terminal comes from the container's own devpts; its master goes to the manager or to our foreground half.
+    fn make_terminal(&mut self, rootfs: &Rootfs<'_>) -> Result<Option<OwnedFd>> {
+        let Some(socket) = self.console.take() else { return Ok(None) };
+        let pty = console::open_pty(rootfs.root())?;
+        if let Some(size) = self.process.console_size() {
+            console::set_size(&pty.master, &size)?;
+        }
+        rootfs.bind_console(&pty.peer)?;
+        console::send_master(&socket, &pty.master)?;
+        Ok(Some(pty.peer))
+    }
+
+    fn set_names(&self) -> Result<()> {
+        if let Some(hostname) = self.spec.hostname() {
+            nix::unistd::sethostname(hostname).context(|| format!("/hostname: set {hostname:?}"))?;
+        }
+        if let Some(domainname) = self.spec.domainname() {
+            sys::set_domainname(domainname).context(|| format!("/domainname: set {domainname:?}"))?;
+        }
+        Ok(())
+    }
+
+    fn take_identity(&self, terminal: Option<OwnedFd>) -> Result<Option<OwnedFd>> {
+        match terminal {
+            Some(peer) => console::take_terminal(peer, Uid::from_raw(self.process.user().uid()))?,
+            None => console::give_pipes_to(Uid::from_raw(self.process.user().uid()))?,
+        }
+        let procfs = self.procfs.as_ref();
+        let security = self.plan.security(self.spec, self.process, procfs, self.new_keyring);
+        process::apply_process_security(&security)
+    }
+
+    fn hand_over_listener(&self, listener: Option<OwnedFd>) -> Result<()> {
+        let Some(listener) = listener else { return Ok(()) };
+        self.channel.send_listener(std::os::fd::AsFd::as_fd(&listener))?;
+        match self.channel.receive_or_end()? {
+            Message::ListenerSent => Ok(()),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// The last steps; returns only to say why execve failed.
+    fn execute(&self, program: &Program, tell: impl Fn(&Channel, &Message)) -> Error {
+        let hooks = self.spec.hooks().as_ref().and_then(|hooks| hooks.start_container().as_deref());
+        let prepare = || -> Result<()> {
+            if let Some(hooks) = hooks {
+                let state = self.hook_state(Status::Created)?;
+                hooks::run(Kind::StartContainer, hooks, &state, None)?;
+            }
+            mark_cloexec_from(3).context(|| "close descriptors")?;
+            set_inheritable_range(3, self.handed_on).context(|| "hand descriptors on")?;
+            sys::reset_signals().context(|| "reset the signals")
+        };
+        if let Err(error) = prepare() {
+            return error;
+        }
+        tell(&self.channel, &Message::Executing);
+        let security = self.plan.security(self.spec, self.process, None, false);
+        if let Some(filter) = security.late_filter() {
+            if let Err(error) =
+                seccomp::load(&filter.program, filter.flags).context(|| "load the seccomp filter")
+            {
+                return error;
+            }
+        }
+        program.execute()
+    }
+
+    /// In the container's PID namespace, where these hooks run, the init process has the number that it sees.
+    fn hook_state(&self, status: Status) -> Result<Vec<u8>> {
+        let mut state = self.state.clone();
+        state.pid = Pid::this().as_raw();
+        state.to_hooks(status)
+    }
+}
+
+/// Whether any hook runs in the runtime's namespaces while the container is being created.
+fn runs_on_host(hooks: &Hooks) -> bool {
+    [hooks.prestart(), hooks.create_runtime()]
+        .iter()
+        .any(|hooks| hooks.as_ref().is_some_and(|hooks| !hooks.is_empty()))
+}
+
+/// A runtime that is killed leaves no half-made container behind. The parent may have died before the call: then the
+/// channel's end of file ends this process at the next message.
+fn die_with_parent() -> Result<()> {
+    prctl::set_pdeathsig(Signal::SIGKILL).context(|| "set the parent-death signal")
+}
+
+/// A new network namespace has `lo`, and it is down (network_namespaces(7)).
+fn bring_loopback_up() -> Result<()> {
+    let what = || "bring the loopback interface up";
+    let socket =
+        socket(AddressFamily::Inet, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None).context(what)?;
+    sys::bring_loopback_up(&socket).context(what)
+}
+
+/// A working directory that the image does not have is made, as runc does, while the root can still be written to. What
+/// is there is not touched (row A13).
+fn make_working_directory(rootfs: &Rootfs<'_>, cwd: &Path) -> Result<()> {
+    if cwd == Path::new("/") || open_in_root(rootfs.root(), cwd, OFlag::O_PATH).is_ok() {
+        return Ok(());
+    }
+    // A directory that cannot be made is an error when it is entered, which says more.
+    let _ = mkdir_all_in_root(rootfs.root(), cwd, Mode::from_bits_truncate(0o755));
+    Ok(())
+}
+
+/// What sd_listen_fds(3) looks for: the sockets are meant for the process with this number.
+pub fn listen_variables(count: u32) -> Vec<String> {
+    if count == 0 {
+        return Vec::new();
+    }
+    vec![format!("LISTEN_FDS={count}"), format!("LISTEN_PID={}", Pid::this())]
+}
+
+fn unexpected(message: &Message) -> Error {
+    Error::new(format!("the runtime sent {message:?} out of turn"))
+}

@@ -44,7 +44,7 @@ pub fn name(kind: u64) -> &'static str {
 }
 
 /// The `CLONE_NEW*` bit of a namespace type.
-fn kind_of(namespace: LinuxNamespaceType) -> u64 {
+pub fn kind_of(namespace: LinuxNamespaceType) -> u64 {
     match namespace {
         LinuxNamespaceType::Cgroup => CGROUP,
         LinuxNamespaceType::Ipc => IPC,
@@ -191,7 +191,8 @@ mod tests {
     /// config-linux.md: "The runtime MUST generate an error" for duplicates.
     #[test]
     fn a_type_that_is_there_twice_is_refused() {
-        let twice = [namespace(LinuxNamespaceType::Pid, None), namespace(LinuxNamespaceType::Pid, Some("/x"))];
+        let twice =
+            [namespace(LinuxNamespaceType::Pid, None), namespace(LinuxNamespaceType::Pid, Some("/x"))];
         let error = NamespacePlan::new(&twice).unwrap_err();
         assert_eq!(error.to_string(), "/linux/namespaces/1/type: \"pid\": is there twice");
     }

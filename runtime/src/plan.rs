@@ -7,8 +7,9 @@ use std::path::PathBuf;
 
 use oci_spec::runtime::{LinuxSeccomp, Process, Spec};
 
+use crate::cgroup::CgroupPaths;
 use crate::error::{Error, Result};
-use crate::namespaces::{CGROUP, IPC, MOUNT, NETWORK, NamespacePlan, PID, TIME, USER, UTS};
+use crate::namespaces::{IPC, MOUNT, NETWORK, NamespacePlan, PID, TIME, USER, UTS};
 use crate::process::Security;
 use crate::rootfs::{self, RootfsPlan};
 use crate::security::seccomp::{self, Filter};
@@ -150,10 +151,23 @@ impl Plan {
         }
     }
 
-    /// Whether a cgroup namespace is to be made, in the container's own cgroup.
-    pub fn new_cgroup_namespace(&self) -> bool {
-        self.namespaces.is_new(CGROUP)
+    /// What the specification wants ignored, and its user told.
+    pub fn warnings(&self) -> impl Iterator<Item = String> {
+        let unknown = self.seccomp.iter().flat_map(|filter| &filter.unknown_names);
+        unknown.map(|name| format!("/linux/seccomp/syscalls: {name:?}: no such system call, ignored"))
     }
+}
+
+/// What the root file system has to know of the host: where the cgroup hierarchies are mounted and where the container
+/// is in them.
+pub fn facts(no_pivot: bool, cgroup: &CgroupPaths) -> rootfs::Facts {
+    let v1 = cgroup.v1.iter().map(|group| rootfs::CgroupV1 {
+        name: group.mount.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default(),
+        selector: group.controllers.join(","),
+        container: group.full(),
+    });
+    let v2 = cgroup.v2.as_ref().map(|group| group.mount.clone());
+    rootfs::Facts { no_pivot, cgroups: rootfs::CgroupMounts { v1: v1.collect(), v2 } }
 }
 
 /// A profile that decides nothing needs no filter.
@@ -172,7 +186,7 @@ pub fn rootfs_path(bundle: &std::path::Path, root: &std::path::Path) -> PathBuf 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::namespaces::Join;
+    use crate::namespaces::{CGROUP, Join};
 
     fn stages(new: u64, joins: &[u64]) -> Stages {
         let joins = joins.iter().map(|&kind| Join::for_test(kind)).collect();

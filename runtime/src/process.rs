@@ -17,8 +17,9 @@
 //! need allow nothing but execve itself; with a listener, whose fd has to be handed on, at the end of the above.
 
 use std::collections::HashSet;
-use std::ffi::CString;
+use std::ffi::{CString, OsStr};
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
 use nix::errno::Errno;
@@ -39,8 +40,8 @@ use crate::security::lsm;
 use crate::security::seccomp::Filter;
 use crate::sys::fd::read_to_end;
 use crate::sys::path::{open_in_root, stat};
-use crate::sys::procfs::Procfs;
 use crate::sys::process::{self as sys, SchedulerAttributes};
+use crate::sys::procfs::Procfs;
 use crate::sys::seccomp;
 
 /// The umask of a process whose configuration names none (runc's).
@@ -85,7 +86,11 @@ pub fn apply_process_security(security: &Security<'_>) -> Result<Option<OwnedFd>
     if security.new_keyring {
         new_keyring()?;
     }
-    lsm::set_exec_labels(security.procfs, process.apparmor_profile().as_deref(), process.selinux_label().as_deref())?;
+    lsm::set_exec_labels(
+        security.procfs,
+        process.apparmor_profile().as_deref(),
+        process.selinux_label().as_deref(),
+    )?;
     if security.no_new_privileges() {
         prctl::set_no_new_privs().context(|| "set no_new_privs")?;
     }
@@ -112,7 +117,8 @@ pub fn apply_process_security(security: &Security<'_>) -> Result<Option<OwnedFd>
     let umask = process.user().umask().unwrap_or(DEFAULT_UMASK);
     nix::sys::stat::umask(Mode::from_bits_truncate(umask));
     prctl::set_pdeathsig(Signal::SIGKILL).context(|| "set the parent-death signal")?;
-    if let Some(filter) = security.seccomp.filter(|filter| security.no_new_privileges() && filter.uses_notify) {
+    if let Some(filter) = security.seccomp.filter(|filter| security.no_new_privileges() && filter.uses_notify)
+    {
         listener = seccomp::load(&filter.program, filter.flags).context(|| "load the seccomp filter")?;
     }
     Ok(listener)
@@ -212,7 +218,9 @@ fn io_priority(priority: &LinuxIOPriority) -> Result<(u16, u16)> {
     };
     match u16::try_from(priority.priority()) {
         Ok(level @ 0..=7) => Ok((class, level)),
-        _ => Err(Error::new(format!("/process/ioPriority/priority: {}: must be 0 to 7", priority.priority()))),
+        _ => {
+            Err(Error::new(format!("/process/ioPriority/priority: {}: must be 0 to 7", priority.priority())))
+        }
     }
 }
 
@@ -289,7 +297,8 @@ impl Program {
         let configured = process.env().as_deref().unwrap_or_default();
         let path_variable = configured.iter().rev().find_map(|entry| entry.strip_prefix("PATH="));
         let path = diagnose::find_executable(name, path_variable)?;
-        let c_string = |text: &[u8]| CString::new(text).map_err(|_| Error::new("/process: a string contains a NUL"));
+        let c_string =
+            |text: &[u8]| CString::new(text).map_err(|_| Error::new("/process: a string contains a NUL"));
         let mut environment = Vec::with_capacity(configured.len() + extra.len() + 1);
         for entry in without_duplicates(configured, extra) {
             environment.push(c_string(entry.as_bytes())?);
@@ -298,8 +307,11 @@ impl Program {
             environment.push(c_string(&[b"HOME=", home(process.user().uid()).as_slice()].concat())?);
         }
         Ok(Self {
-            path: c_string(std::os::unix::ffi::OsStrExt::as_bytes(path.as_os_str()))?,
-            arguments: arguments.iter().map(|argument| c_string(argument.as_bytes())).collect::<Result<_>>()?,
+            path: c_string(path.as_os_str().as_bytes())?,
+            arguments: arguments
+                .iter()
+                .map(|argument| c_string(argument.as_bytes()))
+                .collect::<Result<_>>()?,
             environment,
         })
     }
@@ -307,7 +319,7 @@ impl Program {
     /// execve(2); returns only to say why it failed, with the reason behind the errno.
     pub fn execute(&self) -> Error {
         let errno = sys::execute(&self.path, &self.arguments, &self.environment);
-        let path = Path::new(std::os::unix::ffi::OsStrExt::from_bytes(self.path.as_bytes()));
+        let path = Path::new(OsStr::from_bytes(self.path.as_bytes()));
         diagnose::failed(format!("exec {}", path.display()), path, errno)
     }
 }
@@ -317,8 +329,13 @@ impl Program {
 fn without_duplicates<'a>(configured: &'a [String], extra: &'a [String]) -> Vec<&'a str> {
     let mut seen = HashSet::with_capacity(configured.len() + extra.len());
     let name = |entry: &'a str| entry.split_once('=').map_or(entry, |(name, _)| name);
-    let mut kept: Vec<&str> =
-        configured.iter().chain(extra).rev().map(String::as_str).filter(|entry| seen.insert(name(entry))).collect();
+    let mut kept: Vec<&str> = configured
+        .iter()
+        .chain(extra)
+        .rev()
+        .map(String::as_str)
+        .filter(|entry| seen.insert(name(entry)))
+        .collect();
     kept.reverse();
     kept
 }
@@ -328,7 +345,8 @@ fn without_duplicates<'a>(configured: &'a [String], extra: &'a [String]) -> Vec<
 fn home(uid: u32) -> Vec<u8> {
     let read = || -> nix::Result<Vec<u8>> {
         let here = crate::sys::path::open_given("/", OFlag::O_PATH | OFlag::O_DIRECTORY, Mode::empty())?;
-        let file = open_in_root(here.as_fd(), "/etc/passwd", OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_NOCTTY)?;
+        let file =
+            open_in_root(here.as_fd(), "/etc/passwd", OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_NOCTTY)?;
         match SFlag::from_bits_truncate(stat(&file)?.st_mode) & SFlag::S_IFMT {
             SFlag::S_IFREG => read_to_end(&file, PASSWD_LIMIT),
             _ => Err(Errno::EINVAL),
@@ -355,7 +373,8 @@ mod tests {
     /// security.md C9, E3: a uid is compared as text of a number, and a user named like a number is not it.
     #[test]
     fn c9_home_is_that_of_the_uid() {
-        let passwd = b"1:x:0:0::/wrong:\nbroken\nroot:x:0:0:root:/root:/bin/sh\na:x:1000:1000::/home/a:/bin/sh\n";
+        let passwd =
+            b"1:x:0:0::/wrong:\nbroken\nroot:x:0:0:root:/root:/bin/sh\na:x:1000:1000::/home/a:/bin/sh\n";
         assert_eq!(home_of(passwd, 1000).as_deref(), Some(&b"/home/a"[..]));
         assert_eq!(home_of(passwd, 0).as_deref(), Some(&b"/wrong"[..]));
         assert_eq!(home_of(passwd, 1), None);

@@ -1,1 +1,76 @@
-//! `skeg run`.
+//! `skeg run`: create and start in one, without the gate in between.
+
+use nix::sys::prctl;
+
+use crate::cli::RunOptions;
+use crate::console::{self, Foreground};
+use crate::create::{self, Created, Global, Terminal};
+use crate::delete;
+use crate::error::{Context as _, Result};
+use crate::log::Log;
+use crate::start::run_poststart_hooks;
+use crate::state::{Container, GATE_CREATING};
+
+/// Creates and starts the container; in the foreground, waits for its end and removes it. Returns the exit status.
+///
+/// # Errors
+/// What was being done, and why it failed; nothing is left behind.
+pub fn run(global: &Global, options: &RunOptions, log: &mut Log) -> Result<i32> {
+    if options.detach {
+        start_one(global, options, Some(Terminal::Socket), log)?;
+        return Ok(0);
+    }
+    if !options.no_subreaper {
+        prctl::set_child_subreaper(true).context(|| "adopt the orphans of the container")?;
+    }
+    let mut foreground = Foreground::new()?;
+    let (ours, theirs) = console::socket_pair()?;
+    let created = start_one(global, options, Some(Terminal::Foreground(theirs)), log)?;
+    let status = attend(&created, &mut foreground, ours, options);
+    let status = status.and_then(|()| foreground.wait(&created.init.pidfd));
+    let Created { dir, state, .. } = created;
+    let removed = if options.keep { Ok(()) } else { delete::destroy(Container { dir, state }, log) };
+    let status = status?;
+    removed.map(|()| status)
+}
+
+/// Takes the terminal before the program may write to it.
+fn attend(
+    created: &Created,
+    foreground: &mut Foreground,
+    socket: std::os::fd::OwnedFd,
+    options: &RunOptions,
+) -> Result<()> {
+    let process = created.spec.process().as_ref();
+    let has_terminal = process.is_some_and(|process| process.terminal() == Some(true));
+    if has_terminal && options.create.console_socket.is_none() {
+        foreground.attach(console::receive_master(&socket)?)?;
+    }
+    Ok(())
+}
+
+/// Creates the container and lets its program start.
+fn start_one(
+    global: &Global,
+    options: &RunOptions,
+    terminal: Option<Terminal>,
+    log: &mut Log,
+) -> Result<Created> {
+    let mut created = create::prepare(global, &options.create, terminal, false, log)?;
+    let mut start = || -> Result<()> {
+        create::announce(&created.init, &options.create)?;
+        // From creating to running: the gate was never put up.
+        created.dir.unlink(GATE_CREATING).context(|| "take down the start gate")?;
+        drop(created.lock.take());
+        created.init.proceed()?;
+        created.init.wait_for_execve()?;
+        run_poststart_hooks(&created.state, log)
+    };
+    match start() {
+        Ok(()) => Ok(created),
+        Err(error) => {
+            created.undo(log);
+            Err(error)
+        }
+    }
+}

@@ -25,10 +25,10 @@ use nix::errno::Errno;
 use nix::fcntl::{AtFlags, Flock, FlockArg, OFlag};
 use nix::sys::stat::Mode;
 use nix::unistd::Pid;
-use oci_spec::runtime::Hooks;
+use oci_spec::runtime::{ContainerState, Hooks, State as OciState};
 use serde::{Deserialize, Serialize};
 
-use crate::cgroup::CgroupPaths;
+use crate::cgroup::{Cgroup, CgroupPaths};
 use crate::error::{CONTAINER_DOES_NOT_EXIST, CONTAINER_EXISTS, Context as _, Error, Result};
 use crate::sys::fd::write_all;
 use crate::sys::path::{self, open_own};
@@ -130,7 +130,7 @@ pub struct State {
     pub oci_version: String,
     /// The container's id, again: a directory that was renamed by hand is noticed.
     pub id: String,
-    /// The init process, as the runtime's PID namespace numbers it.
+    /// The init process, as the runtime's PID namespace numbers it; 0 before there is one.
     pub pid: i32,
     /// When the init process started: clock ticks after boot.
     pub start_time: u64,
@@ -149,10 +149,44 @@ pub struct State {
     pub annotations: HashMap<String, String>,
     /// The types of the namespaces that the container has of its own or has joined: `CLONE_NEW*` bits.
     pub namespaces: u64,
-    /// Its cgroups; none where `--cgroup-manager disabled` was given.
-    pub cgroup: Option<CgroupPaths>,
+    /// Its cgroups; empty where it has none of its own.
+    pub cgroup: CgroupPaths,
     /// Hooks that later commands run.
     pub hooks: Option<Hooks>,
+}
+
+impl State {
+    /// The state as the specification has it (runtime.md, state), for hooks and seccomp agents: without the pid once the
+    /// container is stopped.
+    ///
+    /// # Errors
+    /// None in practice: the builder has a default for everything.
+    pub fn to_oci(&self, status: Status) -> Result<OciState> {
+        let oci = match status {
+            Status::Creating => ContainerState::Creating,
+            Status::Created => ContainerState::Created,
+            Status::Running | Status::Paused => ContainerState::Running,
+            Status::Stopped => ContainerState::Stopped,
+        };
+        let mut state = OciState::default();
+        state
+            .set_version(self.oci_version.clone())
+            .set_id(self.id.clone())
+            .set_status(oci)
+            .set_pid((status != Status::Stopped && self.pid > 0).then_some(self.pid))
+            .set_bundle(self.bundle.clone())
+            .set_annotations((!self.annotations.is_empty()).then(|| self.annotations.clone()));
+        Ok(state)
+    }
+
+    /// The same as JSON, for a hook's stdin.
+    ///
+    /// # Errors
+    /// None in practice: there is nothing in it that JSON cannot hold.
+    pub fn to_hooks(&self, status: Status) -> Result<Vec<u8>> {
+        serde_json::to_vec(&self.to_oci(status)?)
+            .map_err(|error| Error::new(format!("describe the container to a hook: {error}")))
+    }
 }
 
 /// The directory that holds the state directories of all containers (`--root`).
@@ -336,6 +370,14 @@ impl ContainerDir {
         Ok(Some(Lock(lock)))
     }
 
+    /// Whether a `create` is at work on it: it has the directory locked until it returns, however it returns.
+    ///
+    /// # Errors
+    /// The errno of flock(2).
+    pub fn is_being_created(&self) -> Result<bool> {
+        self.try_lock(FlockArg::LockSharedNonblock).map(|lock| lock.is_none())
+    }
+
     /// Makes a FIFO that only the owner can open.
     ///
     /// # Errors
@@ -429,7 +471,7 @@ impl ContainerDir {
         if state.id != self.id.as_str() {
             return Err(Error::new(format!("it is that of container {:?}", state.id)).context(what()));
         }
-        if state.pid <= 0 {
+        if state.pid < 0 {
             return Err(Error::new(format!("/pid: {}: must be a process id", state.pid)).context(what()));
         }
         Ok(Some(state))
@@ -487,6 +529,9 @@ impl Container {
     /// What opening or reading said, but for a process that has gone: `None`.
     pub fn init(&self) -> Result<Option<OwnedFd>> {
         let what = || format!("look for the init process of container {}", self.dir.id);
+        if self.state.pid == 0 {
+            return Ok(None);
+        }
         let number = Pid::from_raw(self.state.pid);
         let pidfd = match pid::open(number) {
             Ok(pidfd) => pidfd,
@@ -508,7 +553,8 @@ impl Container {
     /// What looking at the process or the freezer said.
     pub fn status(&self) -> Result<Status> {
         if self.init()?.is_none() {
-            return Ok(Status::Stopped);
+            let unborn = self.state.pid == 0 && self.dir.is_being_created()?;
+            return Ok(if unborn { Status::Creating } else { Status::Stopped });
         }
         if self.dir.has(GATE_CREATING) {
             return Ok(Status::Creating);
@@ -516,12 +562,9 @@ impl Container {
         if self.dir.has(GATE) {
             return Ok(Status::Created);
         }
-        let frozen = match &self.state.cgroup {
-            Some(paths) => {
-                paths.is_frozen().context(|| format!("read the freezer of container {}", self.dir.id))?
-            }
-            None => false,
-        };
+        let frozen = Cgroup::open(&self.state.cgroup)
+            .is_frozen()
+            .context(|| format!("read the freezer of container {}", self.dir.id))?;
         Ok(if frozen { Status::Paused } else { Status::Running })
     }
 }

@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 
+use crate::bundle::sysctl::SysctlKey;
 use crate::error::{Context as _, Result};
 use crate::sys::procfs::Procfs;
 
@@ -27,7 +28,7 @@ pub fn plan(parameters: &HashMap<String, String>) -> Result<Vec<Sysctl>> {
     let mut sysctls = parameters
         .iter()
         .map(|(name, value)| {
-            let path = crate::bundle::sysctl_path(name)?;
+            let path = SysctlKey::parse(name).context(|| format!("/linux/sysctl/{name}"))?.path;
             Ok(Sysctl { name: name.clone(), path, value: value.clone() })
         })
         .collect::<Result<Vec<_>>>()?;

@@ -2,7 +2,7 @@
 
 use std::ffi::CString;
 use std::fmt::Write as _;
-use std::os::fd::AsFd as _;
+use std::os::fd::{AsFd as _, OwnedFd};
 
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
@@ -12,6 +12,9 @@ use nix::unistd::{Pid, pipe2};
 use oci_spec::runtime::{LinuxIdMapping, Spec};
 
 use crate::error::{Context as _, Error, Result};
+use crate::namespaces::USER;
+use crate::rootfs::IdMapping;
+use crate::sys::clone::{Cloned, clone_process};
 use crate::sys::fd::read_to_end;
 use crate::sys::posix_spawn::{Program, spawn};
 use crate::sys::procfs::Procfs;
@@ -28,17 +31,10 @@ pub struct IdMaps {
 impl IdMaps {
     /// Reads `/linux/uidMappings` and `/linux/gidMappings`.
     pub fn new(spec: &Spec) -> Self {
-        let lines = |mappings: Option<&Vec<LinuxIdMapping>>| {
-            mappings
-                .into_iter()
-                .flatten()
-                .map(|mapping| [mapping.container_id(), mapping.host_id(), mapping.size()])
-                .collect()
-        };
         let linux = spec.linux().as_ref();
         Self {
-            uid: lines(linux.and_then(|linux| linux.uid_mappings().as_ref())),
-            gid: lines(linux.and_then(|linux| linux.gid_mappings().as_ref())),
+            uid: lines(linux.and_then(|linux| linux.uid_mappings().as_deref()).unwrap_or_default()),
+            gid: lines(linux.and_then(|linux| linux.gid_mappings().as_deref()).unwrap_or_default()),
         }
     }
 
@@ -77,6 +73,46 @@ impl IdMaps {
         }
         write_map(procfs, pid, "gid_map", &self.gid)
     }
+}
+
+/// A user namespace for an id-mapped mount: the one that the container joins, or a new one with the mapping, which lives
+/// as long as the descriptor.
+///
+/// # Errors
+/// What making or opening it said.
+pub fn for_mapping(mapping: &IdMapping) -> Result<OwnedFd> {
+    let what = || "make a user namespace for an id-mapped mount";
+    let (uid, gid) = match mapping {
+        IdMapping::Joined(path) => {
+            return crate::sys::path::open_given(path, OFlag::O_RDONLY, Mode::empty())
+                .context(|| format!("open user namespace {}", path.display()));
+        }
+        IdMapping::Maps { uid, gid } => (uid, gid),
+    };
+    let maps = IdMaps { uid: lines(uid), gid: lines(gid) };
+    // The namespace needs a process to be made by; it waits until it is killed and runs nothing.
+    let (pid, pidfd) = match clone_process(USER, None, false).context(what)? {
+        Cloned::Parent { pid, pidfd } => (pid, pidfd),
+        Cloned::Child => {
+            let _ = nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL);
+            loop {
+                nix::unistd::pause();
+            }
+        }
+    };
+    let open = || -> Result<OwnedFd> {
+        let procfs = Procfs::processes()?;
+        maps.write(&procfs, pid)?;
+        procfs.open_magic_link(pid, "ns/user", OFlag::O_RDONLY).context(what)
+    };
+    let namespace = open();
+    let _ = crate::sys::pid::send_signal(&pidfd, libc::SIGKILL);
+    let _ = crate::sys::pid::wait_child(&pidfd);
+    namespace
+}
+
+fn lines(mappings: &[LinuxIdMapping]) -> Vec<[u32; 3]> {
+    mappings.iter().map(|mapping| [mapping.container_id(), mapping.host_id(), mapping.size()]).collect()
 }
 
 /// Whether the map is of this id alone.

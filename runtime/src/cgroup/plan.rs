@@ -6,7 +6,7 @@ use oci_spec::runtime::{LinuxResources, Spec};
 
 use crate::cgroup::apply::Write;
 use crate::cgroup::devices::Policy;
-use crate::cgroup::place::GroupPath;
+use crate::cgroup::place::{CgroupPaths, GroupPath};
 use crate::cgroup::{Hierarchies, Hierarchy, systemd, v1, v2};
 use crate::error::{Error, Result};
 use crate::sys::path::{append, clean};
@@ -44,6 +44,16 @@ pub struct CgroupPlan {
     pub(super) rootless: bool,
     /// Whether a cgroup that may not be made is done without.
     pub(super) optional: bool,
+}
+
+impl CgroupPlan {
+    /// Where the container goes.
+    pub fn paths(&self) -> CgroupPaths {
+        CgroupPaths {
+            v1: self.v1.iter().map(|group| group.at.clone()).collect(),
+            v2: self.v2.as_ref().map(|group| group.at.clone()),
+        }
+    }
 }
 
 /// One hierarchy's part of the plan.

@@ -28,7 +28,10 @@ impl CapabilitySets {
     pub fn new(capabilities: Option<&LinuxCapabilities>) -> Self {
         let Some(capabilities) = capabilities else { return Self::default() };
         let bits = |set: &Option<Capabilities>| {
-            set.iter().flatten().filter_map(|&capability| number(capability)).fold(0, |all, n| all | 1_u64 << n)
+            set.iter()
+                .flatten()
+                .filter_map(|&capability| number(capability))
+                .fold(0, |all, n| all | 1_u64 << n)
         };
         Self {
             bounding: bits(capabilities.bounding()),
@@ -83,8 +86,7 @@ impl CapabilitySets {
         process::set_capabilities(sets.effective, sets.permitted, sets.inheritable)
             .context(|| "set the capabilities")?;
         for capability in (0..64).filter(|capability| sets.ambient >> capability & 1 == 1) {
-            process::ambient_raise(capability)
-                .context(|| format!("make capability {capability} ambient"))?;
+            process::ambient_raise(capability).context(|| format!("make capability {capability} ambient"))?;
         }
         Ok(())
     }
@@ -106,7 +108,11 @@ mod tests {
         for name in caps::all() {
             let name = name.to_string();
             let capability: Capability = serde_json::from_str(&format!("{name:?}")).unwrap();
-            assert_eq!(number(capability), Some(caps::Capability::from_str(&name).unwrap().index()), "{name}");
+            assert_eq!(
+                number(capability),
+                Some(caps::Capability::from_str(&name).unwrap().index()),
+                "{name}"
+            );
         }
     }
 
@@ -114,7 +120,13 @@ mod tests {
     #[test]
     fn e1_sets_are_those_of_the_configuration_and_never_more() {
         assert_eq!(CapabilitySets::new(None), CapabilitySets::default());
-        let asked = CapabilitySets { bounding: 0b111, effective: 0b110, inheritable: 0b010, permitted: 0b110, ambient: 0b110 };
+        let asked = CapabilitySets {
+            bounding: 0b111,
+            effective: 0b110,
+            inheritable: 0b010,
+            permitted: 0b110,
+            ambient: 0b110,
+        };
         let granted = asked.within(0b011);
         assert_eq!(granted.permitted, 0b010);
         assert_eq!(granted.effective, 0b010);

@@ -14,7 +14,9 @@ const APPARMOR: [&str; 2] = ["attr/apparmor/exec", "attr/exec"];
 
 /// Whether the process asks for a label, and so needs a procfs to write it to.
 pub fn wants_labels(process: &Process) -> bool {
-    [process.apparmor_profile(), process.selinux_label()].iter().any(|label| label.as_deref().is_some_and(|l| !l.is_empty()))
+    [process.apparmor_profile(), process.selinux_label()]
+        .iter()
+        .any(|label| label.as_deref().is_some_and(|l| !l.is_empty()))
 }
 
 /// Sets the AppArmor profile and the SELinux label that execve will put on this process. Nothing to do for neither.
@@ -56,9 +58,10 @@ fn set_apparmor(procfs: &Procfs, profile: &str) -> Result<()> {
 /// The kernel answers EINVAL for a label when no module is there to understand it.
 fn explain(errno: nix::errno::Errno) -> Error {
     match errno {
-        nix::errno::Errno::EINVAL | nix::errno::Errno::ENOENT => {
-            Error::from_errno("the security module is not active on this host or does not know the label", errno)
-        }
+        nix::errno::Errno::EINVAL | nix::errno::Errno::ENOENT => Error::from_errno(
+            "the security module is not active on this host or does not know the label",
+            errno,
+        ),
         errno => Error::from_errno("write the attribute", errno),
     }
 }

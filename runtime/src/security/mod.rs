@@ -2,5 +2,6 @@
 
 pub mod caps;
 pub mod lsm;
+pub mod notify;
 pub mod seccomp;
 pub mod syscalls;

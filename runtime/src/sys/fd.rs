@@ -79,6 +79,15 @@ pub fn set_inheritable(fd: BorrowedFd<'_>) -> nix::Result<()> {
     fcntl(fd, FcntlArg::F_SETFD(FdFlag::empty())).map(drop)
 }
 
+/// Clears close-on-exec on `count` descriptors from `first` on.
+///
+/// # Errors
+/// `EBADF` where one is not open.
+pub fn set_inheritable_range(first: RawFd, count: u32) -> nix::Result<()> {
+    let count = RawFd::try_from(count).map_err(|_| Errno::EBADF)?;
+    (first..first.saturating_add(count)).try_for_each(|fd| set_inheritable(inherited(fd)?))
+}
+
 /// Marks every descriptor from `first` on close-on-exec, those included that skeg does not know of.
 ///
 /// # Errors

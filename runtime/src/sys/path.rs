@@ -17,7 +17,7 @@ use nix::fcntl::OFlag;
 use nix::sys::stat::{FileStat, Mode, SFlag};
 
 use crate::error::{Context as _, Error, Result};
-use crate::sys::fd::read_to_end;
+use crate::sys::fd::{read_to_end, write_all};
 
 /// How often an openat2 that answers EAGAIN (a rename or mount elsewhere during the walk) is tried again: the
 /// kernel says so when it cannot exclude an escape (openat2(2)); row A11 wants an end to it.
@@ -142,7 +142,13 @@ const MOST_LINKS: u32 = 40;
 /// Opens `path`; where it is missing, opens or makes what is above and makes the last component in it. Every call is
 /// about one name in a directory that openat2 has just found inside `root`, so a name that is exchanged meanwhile makes
 /// it fail or land elsewhere in the root, never outside.
-fn make_in_root(root: BorrowedFd<'_>, path: &Path, kind: SFlag, mode: Mode, links: &mut u32) -> Result<OwnedFd> {
+fn make_in_root(
+    root: BorrowedFd<'_>,
+    path: &Path,
+    kind: SFlag,
+    mode: Mode,
+    links: &mut u32,
+) -> Result<OwnedFd> {
     let what = |doing: &'static str| move || format!("{doing} {}", path.display());
     let directory = OFlag::O_PATH | OFlag::O_DIRECTORY;
     let flags = if kind == SFlag::S_IFDIR { directory } else { OFlag::O_PATH };
@@ -233,6 +239,31 @@ pub fn write_own(dir: impl AsFd, name: impl AsRef<Path>, value: &[u8]) -> nix::R
             Err(errno) => return Err(errno),
         }
     }
+}
+
+/// Puts a file with mode 0644 at a path that the manager gave: written aside and renamed, so that a reader sees all of
+/// it or none, and a link in its place is replaced, never followed (row G10).
+///
+/// # Errors
+/// The errno of the call that failed.
+pub fn replace_given(path: &Path, data: &[u8]) -> nix::Result<()> {
+    let name = path.file_name().ok_or(Errno::EISDIR)?;
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let dir = open_given(parent, OFlag::O_PATH | OFlag::O_DIRECTORY, Mode::empty())?;
+    let mut aside = std::ffi::OsString::from(".");
+    aside.push(name);
+    aside.push(format!(".{}", nix::unistd::Pid::this()));
+    let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW;
+    let mode = Mode::from_bits_truncate(0o644);
+    // One component, so that the rules for our own trees hold whatever the directory is.
+    let file = open_own(&dir, Path::new(&aside), flags, mode)?;
+    let written = nix::sys::stat::fchmod(&file, mode)
+        .and_then(|()| write_all(&file, data))
+        .and_then(|()| nix::fcntl::renameat(&dir, aside.as_os_str(), &dir, name));
+    if written.is_err() {
+        let _ = remove_file(&dir, Path::new(&aside));
+    }
+    written
 }
 
 /// fstat(2).
