@@ -13,8 +13,8 @@ use std::time::Duration;
 use flags::Order;
 
 use crate::error::{Error, Result};
-use crate::id::ContainerId;
 use crate::log::{Format, Level};
+use crate::state::ContainerId;
 
 /// The version of skeg.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");

@@ -13,7 +13,6 @@ pub mod exec;
 pub mod features;
 pub mod gate;
 pub mod hooks;
-pub mod id;
 pub mod init;
 pub mod kill;
 pub mod list;

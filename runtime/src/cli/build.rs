@@ -10,14 +10,15 @@ use super::{
     parse_id_number, parse_signal,
 };
 use crate::error::{Error, Result};
-use crate::id::ContainerId;
+use crate::state::ContainerId;
 
 /// The most descriptors that `--preserve-fds` may name: a process cannot have more (proc_sys_fs(5), `nr_open`, by
 /// default 1048576).
 const MAX_PRESERVED_FDS: u32 = 1 << 20;
 
 fn id(found: &Matches<'_>) -> Result<ContainerId> {
-    ContainerId::from_argument(found.arguments.first().copied().unwrap_or(OsStr::new("")))
+    // Bytes that are not UTF-8 become U+FFFD, which no id may have.
+    ContainerId::parse(&found.arguments.first().map(|id| id.to_string_lossy()).unwrap_or_default())
 }
 
 fn preserve_fds(found: &Matches<'_>) -> Result<u32> {
