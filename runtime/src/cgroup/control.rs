@@ -11,7 +11,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::stat::Mode;
 use nix::unistd::Pid;
 
-use crate::cgroup::place::{Cgroup, Group};
+use crate::cgroup::place::{Cgroup, CgroupPaths, Group};
 use crate::error::{Context as _, Error, Result};
 use crate::sys::path::{open_own, read_own, remove_dir, stat};
 use crate::sys::pid;
@@ -46,6 +46,16 @@ impl Backoff {
     fn wait(&mut self) {
         sleep(self.0);
         self.0 = (self.0 * 2).min(Duration::from_millis(20));
+    }
+}
+
+impl CgroupPaths {
+    /// Whether the container there is paused, see [`Cgroup::is_frozen`].
+    ///
+    /// # Errors
+    /// The errno of the read.
+    pub fn is_frozen(&self) -> Result<bool> {
+        Cgroup::open(self).is_frozen()
     }
 }
 

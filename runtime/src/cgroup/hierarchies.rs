@@ -132,7 +132,7 @@ impl Hierarchies {
     }
 
     /// Takes in `/proc/PID/cgroup` (cgroups(7)): `ID:CONTROLLERS:PATH`, with ID 0 and no controllers for v2.
-    fn place_caller(&mut self, cgroup_file: &[u8]) {
+    pub(super) fn place_caller(&mut self, cgroup_file: &[u8]) {
         for line in cgroup_file.split(|&byte| byte == b'\n') {
             let Ok(line) = std::str::from_utf8(line) else { continue };
             let mut fields = line.splitn(3, ':').skip(1);

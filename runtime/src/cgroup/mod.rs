@@ -21,3 +21,6 @@ mod v2;
 pub use self::hierarchies::{Hierarchies, Hierarchy};
 pub use self::place::{Cgroup, CgroupEntry, CgroupPaths, SubCgroups};
 pub use self::plan::{CgroupPlan, Manager, Options, needs_own_cgroup, plan};
+
+#[cfg(test)]
+mod tests;
