@@ -51,8 +51,7 @@ fn copy_directory(from: OwnedFd, to: &OwnedFd, depth: u32, left: &mut u32) -> Re
         }
     }
     for name in names {
-        copy_entry(&dir, to, &name, depth, left)
-            .map_err(|error| error.context(name.to_string_lossy()))?;
+        copy_entry(&dir, to, &name, depth, left).map_err(|error| error.context(name.to_string_lossy()))?;
     }
     Ok(())
 }

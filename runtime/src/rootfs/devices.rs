@@ -90,7 +90,10 @@ pub fn plan(devices: Option<&[LinuxDevice]>) -> Result<Vec<Device>> {
 fn plan_device(index: usize, device: &LinuxDevice) -> Result<Device> {
     let path = clean(device.path());
     if path.file_name().is_none() {
-        return Err(Error::new(format!("/linux/devices/{index}/path: {:?}: must name a file", device.path())));
+        return Err(Error::new(format!(
+            "/linux/devices/{index}/path: {:?}: must name a file",
+            device.path()
+        )));
     }
     let kind = match device.typ() {
         LinuxDeviceType::C | LinuxDeviceType::U => SFlag::S_IFCHR,
@@ -176,7 +179,8 @@ impl Rootfs<'_> {
         }
         let name = device.path.file_name().unwrap_or_default();
         let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW;
-        let node = crate::sys::path::open_own(dir, Path::new(name), flags, Mode::empty()).context(|| "open")?;
+        let node =
+            crate::sys::path::open_own(dir, Path::new(name), flags, Mode::empty()).context(|| "open")?;
         check(device, &stat(&node).context(|| "stat")?)?;
         fchownat(&node, "", Some(device.uid), Some(device.gid), AtFlags::AT_EMPTY_PATH).context(|| "chown")
     }
@@ -207,8 +211,8 @@ impl Rootfs<'_> {
             Ok(()) | Err(Errno::EEXIST) => {}
             Err(errno) => return Err(Error::from_errno(what(), errno)),
         }
-        let target =
-            crate::sys::path::open_own(&dev, NAME, OFlag::O_PATH | OFlag::O_NOFOLLOW, Mode::empty()).context(what)?;
+        let target = crate::sys::path::open_own(&dev, NAME, OFlag::O_PATH | OFlag::O_NOFOLLOW, Mode::empty())
+            .context(what)?;
         let tree = clone_tree_of(pty, false).context(what)?;
         move_mount(&tree, &target).context(what)
     }

@@ -437,7 +437,9 @@ fn plan_file_system(
             Some(mount_point) => {
                 Ok(Kind::Bind { source: mount_point.clone(), recursive: false, id_map: None })
             }
-            None => Err(Error::new(format!("/mounts/{index}: no cgroup v2 file system is mounted on this host"))),
+            None => {
+                Err(Error::new(format!("/mounts/{index}: no cgroup v2 file system is mounted on this host")))
+            }
         },
         "cgroup" | "cgroup2" => Ok(Kind::FileSystem { fs_type: "cgroup2".to_owned(), source }),
         _ => Ok(Kind::FileSystem { fs_type: fs_type.to_owned(), source }),

@@ -14,7 +14,8 @@ use nix::sys::stat::Mode;
 use crate::error::{Context as _, Error, Result};
 use crate::sys::mount::{Change, FsContext, attr, move_mount, propagation, set_attributes};
 use crate::sys::path::{
-    append, make_file_in_root, mkdir_all_in_root, open_given, open_in_root, open_in_root_no_links, open_own, stat,
+    append, make_file_in_root, mkdir_all_in_root, open_given, open_in_root, open_in_root_no_links, open_own,
+    stat,
 };
 use crate::sys::procfs;
 
@@ -39,8 +40,7 @@ impl<'a> Rootfs<'a> {
             MountNamespace::New => {
                 let host = open_given("/", OFlag::O_PATH | OFlag::O_DIRECTORY, Mode::empty())
                     .context(|| "open the old root")?;
-                let change =
-                    Change { propagation: propagation::SLAVE, recursive: true, ..Change::default() };
+                let change = Change { propagation: propagation::SLAVE, recursive: true, ..Change::default() };
                 set_attributes(&host, change).context(|| "make the old root a slave")?;
                 move_mount(&sources.root, &host).context(|| "mount the rootfs")?;
                 sources.root
@@ -87,7 +87,9 @@ impl<'a> Rootfs<'a> {
                     Some(Errno::ENOTDIR) if is_directory => {
                         error.context("the source is a directory and the destination is not")
                     }
-                    Some(Errno::ENOTDIR) => error.context("the destination is a directory and the source is not"),
+                    Some(Errno::ENOTDIR) => {
+                        error.context("the destination is a directory and the source is not")
+                    }
                     _ => error,
                 })
             }
@@ -320,7 +322,11 @@ fn set_parameter(context: &FsContext, key: &str, value: Option<&str>) -> Result<
 /// `what: errno (what the kernel logged about it)`.
 fn refused(context: &FsContext, what: &str, errno: Errno) -> Error {
     let log = context.log();
-    if log.is_empty() { Error::from_errno(what, errno) } else { Error::from_errno(format!("{what}: {log}"), errno) }
+    if log.is_empty() {
+        Error::from_errno(what, errno)
+    } else {
+        Error::from_errno(format!("{what}: {log}"), errno)
+    }
 }
 
 fn create(context: &FsContext, attributes: u64) -> Result<OwnedFd> {

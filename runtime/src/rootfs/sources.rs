@@ -150,12 +150,7 @@ fn apply_bind(
         changes.push(Change { propagation: *value, recursive, ..Change::default() });
     }
     if let Some((fd, recursive)) = id_map {
-        changes.push(Change {
-            set: attr::IDMAP,
-            user_namespace: Some(fd),
-            recursive,
-            ..Change::default()
-        });
+        changes.push(Change { set: attr::IDMAP, user_namespace: Some(fd), recursive, ..Change::default() });
     }
     if !options.top.is_empty() {
         let (set, clear) = (options.top.set(), options.top.clear_all_others());
@@ -211,7 +206,10 @@ impl<'a> Changes<'a> {
 
 /// Whether setting `second` alone ends as setting `first` and then `second`: not for shared after slave, which is both.
 fn replaces(first: u64, second: u64) -> bool {
-    first == 0 || second == 0 || first == second || second & (propagation::PRIVATE | propagation::UNBINDABLE) != 0
+    first == 0
+        || second == 0
+        || first == second
+        || second & (propagation::PRIVATE | propagation::UNBINDABLE) != 0
 }
 
 /// A detached, private copy of a device of the host, checked on the very fd that will be bound (rule 7).

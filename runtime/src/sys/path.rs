@@ -142,7 +142,13 @@ const MOST_LINKS: u32 = 40;
 /// Opens `path`; where it is missing, opens or makes what is above and makes the last component in it. Every call is
 /// about one name in a directory that openat2 has just found inside `root`, so a name that is exchanged meanwhile makes
 /// it fail or land elsewhere in the root, never outside.
-fn make_in_root(root: BorrowedFd<'_>, path: &Path, kind: SFlag, mode: Mode, links: &mut u32) -> Result<OwnedFd> {
+fn make_in_root(
+    root: BorrowedFd<'_>,
+    path: &Path,
+    kind: SFlag,
+    mode: Mode,
+    links: &mut u32,
+) -> Result<OwnedFd> {
     let what = |doing: &'static str| move || format!("{doing} {}", path.display());
     let directory = OFlag::O_PATH | OFlag::O_DIRECTORY;
     let flags = if kind == SFlag::S_IFDIR { directory } else { OFlag::O_PATH };
