@@ -249,3 +249,41 @@ fn make_links(dev: &OwnedFd) -> Result<()> {
         other => other.context(what),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn plan_of(devices: Value) -> Result<Vec<Device>> {
+        let devices: Vec<LinuxDevice> = serde_json::from_value(devices).unwrap();
+        plan(Some(&devices))
+    }
+
+    /// config-linux.md, "Default Devices": all are there, and one that the config names is the config's.
+    #[test]
+    fn default_devices_are_added_unless_the_config_names_them() {
+        let planned = plan_of(
+            json!([{"path": "/dev/./null", "type": "c", "major": 1, "minor": 3, "fileMode": 0o20600}]),
+        )
+        .unwrap();
+        assert_eq!(planned.len(), 6);
+        assert_eq!(planned[0].mode.bits(), 0o600);
+        let tty = planned.iter().find(|device| device.path == Path::new("/dev/tty")).unwrap();
+        assert_eq!((tty.major, tty.minor, tty.mode.bits()), (5, 0, 0o666));
+    }
+
+    #[test]
+    fn device_types_and_numbers_are_checked() {
+        let error = |device: Value| plan_of(json!([device])).unwrap_err().to_string();
+        let device = |typ: &str, major: i64, minor: i64| json!({"path": "/dev/x", "type": typ, "major": major, "minor": minor});
+        assert!(error(device("a", 1, 1)).starts_with("/linux/devices/0/type: \"a\": must be one of"));
+        assert!(error(device("c", -1, 1)).starts_with("/linux/devices/0/major: -1: must be from 0 to 4095"));
+        assert!(error(device("b", 1, 1 << 20)).starts_with("/linux/devices/0/minor: 1048576: must be from"));
+        assert!(error(json!({"path": "/", "type": "p"})).starts_with("/linux/devices/0/path: "));
+        // A FIFO has no number.
+        assert_eq!(plan_of(json!([device("p", -1, 7)])).unwrap()[0].major, 0);
+        assert_eq!(plan_of(json!([device("u", 4095, 3)])).unwrap()[0].kind, SFlag::S_IFCHR);
+    }
+}

@@ -503,3 +503,147 @@ fn protected(paths: Option<&[String]>, name: &str, namespaces: &Namespaces) -> R
         })
         .collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn plan_of(mounts: &Value, linux: Value) -> Result<RootfsPlan> {
+        plan_with(mounts, linux, Facts::default())
+    }
+
+    fn plan_with(mounts: &Value, linux: Value, facts: Facts) -> Result<RootfsPlan> {
+        let spec =
+            json!({"ociVersion": "1.2.0", "root": {"path": "rootfs"}, "mounts": mounts, "linux": linux});
+        plan(&serde_json::from_value(spec).unwrap(), facts)
+    }
+
+    fn namespaces(names: &[&str]) -> Value {
+        json!({"namespaces": names.iter().map(|name| json!({"type": name})).collect::<Vec<_>>()})
+    }
+
+    fn error_of(mounts: Value, linux: Value) -> String {
+        plan_of(&mounts, linux).unwrap_err().to_string()
+    }
+
+    /// security.md A6: cleaned destinations inside procfs, with what may be mounted there.
+    #[test]
+    fn a6_only_files_that_inform_are_mounted_inside_proc() {
+        let bind = |destination: &str| {
+            let mounts = json!([{"destination": destination, "type": "bind", "source": "/x"}]);
+            plan_of(&mounts, namespaces(&["mount"])).is_ok()
+        };
+        for allowed in ["/proc/cpuinfo", "/proc/../proc/stat", "//proc//meminfo", "proc/uptime", "/proc"] {
+            assert!(bind(allowed), "{allowed}");
+        }
+        for refused in [
+            "/proc/self",
+            "/proc/../proc/x",
+            "//proc//self",
+            "/proc/./sys",
+            "/x/../proc/1",
+            "proc/sys/kernel",
+            "/proc/cpuinfo/x",
+            "/proc/sys/kernel/core_pattern",
+        ] {
+            assert!(!bind(refused), "{refused}");
+        }
+        for (fs_type, allowed) in [("proc", true), ("tmpfs", false), ("sysfs", false)] {
+            let mounts = json!([{"destination": "/proc/", "type": fs_type, "source": "x"}]);
+            assert_eq!(plan_of(&mounts, namespaces(&["mount"])).is_ok(), allowed, "{fs_type}");
+        }
+        // A name that only begins like it is another directory.
+        assert!(bind("/process/x"));
+    }
+
+    /// config-linux.md, "Rootfs Mount Propagation"; security.md A14: never in a peer group of the host.
+    #[test]
+    fn a14_rootfs_is_never_in_a_peer_group_of_the_host() {
+        use propagation::{PRIVATE, SHARED, SLAVE, UNBINDABLE};
+        let of = |value: &str| {
+            let plan = plan_of(&json!([]), json!({"rootfsPropagation": value})).unwrap();
+            (plan.inherited.root, plan.inherited.sources, plan.propagation)
+        };
+        assert_eq!(of(""), (SLAVE, SLAVE, None));
+        assert_eq!(of("slave"), (SLAVE, SLAVE, Some((Scope::Top, SLAVE))));
+        assert_eq!(of("rprivate"), (PRIVATE, PRIVATE, Some((Scope::Tree, PRIVATE))));
+        assert_eq!(of("shared"), (PRIVATE, 0, Some((Scope::Top, SHARED))));
+        assert_eq!(of("runbindable"), (PRIVATE, PRIVATE, Some((Scope::Tree, UNBINDABLE))));
+        let error = error_of(json!([]), json!({"rootfsPropagation": "global"}));
+        assert!(error.starts_with("/linux/rootfsPropagation: \"global\": must be one of"), "{error}");
+    }
+
+    /// design.md, section 3: cgroup2 is mounted anew only inside a cgroup namespace of the container's own.
+    #[test]
+    fn cgroup2_is_mounted_anew_only_in_an_own_cgroup_namespace() {
+        let facts = || Facts {
+            cgroups: CgroupMounts { v1: Vec::new(), v2: Some(PathBuf::from("/sys/fs/cgroup")) },
+            ..Facts::default()
+        };
+        for fs_type in ["cgroup", "cgroup2"] {
+            let mounts = json!([{"destination": "/sys/fs/cgroup", "type": fs_type, "source": "cgroup"}]);
+            let own = plan_with(&mounts, namespaces(&["mount", "cgroup"]), facts()).unwrap();
+            assert!(is_file_system(&own.mounts[0].kind, "cgroup2"), "{fs_type}");
+            let shared = plan_with(&mounts, namespaces(&["mount"]), facts()).unwrap();
+            let source = PathBuf::from("/sys/fs/cgroup");
+            assert_eq!(shared.mounts[0].kind, Kind::Bind { source, recursive: false, id_map: None });
+        }
+        let mounts = json!([{"destination": "/c", "type": "cgroup"}]);
+        assert!(error_of(mounts, namespaces(&["mount"])).starts_with("/mounts/0: no cgroup v2"));
+    }
+
+    /// security.md B12: the host's /sys, which a user namespace without a network of its own gets, is read-only with
+    /// everything below it.
+    #[test]
+    fn b12_host_sys_is_bound_read_only_with_all_below() {
+        let mounts = json!([{"destination": "/sys", "type": "sysfs", "source": "sysfs", "options": ["rw"]}]);
+        for (names, bound) in [
+            (&["mount", "user"][..], true),
+            (&["mount", "user", "network"], false),
+            (&["mount"], false),
+            (&["mount", "network"], false),
+        ] {
+            let plan = plan_of(&mounts, namespaces(names)).unwrap();
+            let planned = &plan.mounts[0];
+            assert_eq!(matches!(planned.kind, Kind::Bind { recursive: true, .. }), bound, "{names:?}");
+            assert_eq!(planned.options.tree.set() & crate::sys::mount::attr::RDONLY != 0, bound, "{names:?}");
+        }
+    }
+
+    /// A bad value is named by its pointer.
+    #[test]
+    fn bad_values_are_named_by_their_pointer() {
+        let mount = || namespaces(&["mount"]);
+        let bind = |more: Value| {
+            let mut bind = json!({"destination": "/a", "type": "bind", "source": "/x"});
+            bind.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+            error_of(json!([{"destination": "/p", "type": "proc"}, bind]), mount())
+        };
+        assert!(bind(json!({"options": ["ro", "nosuidd"]})).starts_with("/mounts/1/options: \"nosuidd\""));
+        assert!(bind(json!({"source": ""})).starts_with("/mounts/1/source: must be given"));
+        assert!(bind(json!({"options": ["idmap"]})).starts_with("/mounts/1/options: idmap needs"));
+        assert!(bind(json!({"uidMappings": []})).starts_with("/mounts/1: uidMappings and gidMappings"));
+        assert!(bind(json!({"destination": ""})).starts_with("/mounts/1/destination: must not be empty"));
+        let no_type = json!([{"destination": "/a"}]);
+        assert!(error_of(no_type, mount()).starts_with("/mounts/0/type: must be given"));
+        let relative = json!({"namespaces": [{"type": "mount"}], "maskedPaths": ["/a", "b"]});
+        assert!(error_of(json!([]), relative).starts_with("/linux/maskedPaths/1: \"b\": must be"));
+        assert_eq!(
+            error_of(json!([]), json!({"readonlyPaths": ["/a"]})),
+            "/linux/readonlyPaths: needs a mount namespace"
+        );
+    }
+
+    /// A `/dev` that the config binds stays as it is: no nodes, no links.
+    #[test]
+    fn bound_dev_is_left_alone() {
+        let dev = |fs_type: &str| {
+            let mounts = json!([{"destination": "/dev/", "type": fs_type, "source": "/dev"}]);
+            plan_of(&mounts, namespaces(&["mount"])).unwrap().devices
+        };
+        assert_eq!(dev("bind"), None);
+        assert_eq!(dev("tmpfs").map(|devices| devices.len()), Some(6));
+    }
+}
