@@ -405,6 +405,7 @@ mod tests {
     /// real execve.
     #[test]
     #[cfg(target_arch = "x86_64")]
+    #[allow(clippy::too_many_lines, reason = "a table")]
     fn every_mistake_is_told_apart() {
         let dir = Dir::new("table");
         symlink("/nowhere/at/all", dir.0.join("dangling")).unwrap();
