@@ -144,10 +144,14 @@ pub fn give_pipes_to(owner: Uid) -> Result<()> {
 /// # Errors
 /// The errno of connect(2); `resource temporarily unavailable` where the receiver has taken no connection for 10 s.
 pub fn connect_socket(path: &Path) -> Result<OwnedFd> {
+    connect_within(path, SOCKET_TIMEOUT_SECONDS)
+}
+
+fn connect_within(path: &Path, seconds: i64) -> Result<OwnedFd> {
     let what = || format!("connect to console socket {}", path.display());
     let socket = socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC, None).context(what)?;
     // connect(2) to a full backlog and sendmsg(2) to a full queue both wait for this long (unix_stream_connect).
-    setsockopt(&socket, sockopt::SendTimeout, &TimeVal::new(SOCKET_TIMEOUT_SECONDS, 0)).context(what)?;
+    setsockopt(&socket, sockopt::SendTimeout, &TimeVal::new(seconds, 0)).context(what)?;
     let connect_to = |path: &Path| connect(socket.as_raw_fd(), &UnixAddr::new(path)?);
     match (connect_to(path), path.parent(), path.file_name()) {
         (Err(Errno::ENAMETOOLONG), Some(parent), Some(name)) => {
@@ -634,5 +638,190 @@ impl Relay {
     /// Writes output to stdout; false where nobody takes it any more.
     fn write_output(&mut self) -> bool {
         matches!(self.output.flush(self.stdout), Ok(()) | Err(Errno::EAGAIN | Errno::EINTR))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::disallowed_methods, reason = "tests make their own files and threads")]
+
+    use std::fs;
+    use std::os::unix::net::{UnixListener, UnixStream};
+    use std::path::PathBuf;
+
+    use nix::sys::termios::LocalFlags;
+    use oci_spec::runtime::BoxBuilder;
+
+    use super::*;
+
+    /// A directory of its own for one test, removed at its end.
+    struct Dir(PathBuf);
+
+    impl Dir {
+        fn new(name: &str) -> Self {
+            let dir = std::env::temp_dir().join(format!("hooks-console-{name}-{}", std::process::id()));
+            fs::create_dir_all(dir.join("dev/pts")).unwrap();
+            Self(dir)
+        }
+
+        fn root(&self) -> OwnedFd {
+            open_given(&self.0, OFlag::O_PATH | OFlag::O_DIRECTORY, Mode::empty()).unwrap()
+        }
+    }
+
+    impl Drop for Dir {
+        fn drop(&mut self) {
+            fs::remove_dir_all(&self.0).unwrap();
+        }
+    }
+
+    fn host_pty() -> Pty {
+        open_pty(open_given("/", OFlag::O_PATH | OFlag::O_DIRECTORY, Mode::empty()).unwrap()).unwrap()
+    }
+
+    #[test]
+    fn the_two_sides_belong_together() {
+        let pty = host_pty();
+        nix::unistd::write(&pty.peer, b"x").unwrap();
+        let mut byte = [0];
+        assert_eq!(nix::unistd::read(&pty.master, &mut byte), Ok(1));
+        assert_eq!(&byte, b"x");
+        let peer = stat(&pty.peer).unwrap();
+        assert_eq!(fstatfs(&pty.peer).unwrap().filesystem_type(), DEVPTS_SUPER_MAGIC);
+        assert_eq!(minor(peer.st_rdev), u64::from(tty::pty_number(&pty.master).unwrap()));
+    }
+
+    /// security.md D1: nothing that an image can have at dev/pts/ptmx is taken for the ptmx of a devpts.
+    #[test]
+    fn d1_only_the_ptmx_of_a_devpts() {
+        let dir = Dir::new("ptmx");
+        let ptmx = dir.0.join("dev/pts/ptmx");
+        let refused = |what: &str| {
+            let error = open_pty(dir.root()).unwrap_err().to_string();
+            assert!(error.starts_with("open /dev/pts/ptmx for the terminal: "), "{what}: {error}");
+        };
+        refused("nothing");
+        fs::write(&ptmx, "").unwrap();
+        refused("a file");
+        fs::remove_file(&ptmx).unwrap();
+        std::os::unix::fs::symlink("/dev/pts/ptmx", &ptmx).unwrap();
+        refused("a link");
+        fs::remove_file(&ptmx).unwrap();
+        nix::unistd::mkfifo(&ptmx, Mode::S_IRWXU).unwrap();
+        refused("a FIFO");
+        fs::remove_file(&ptmx).unwrap();
+        let device = nix::sys::stat::makedev(5, 2);
+        if nix::sys::stat::mknod(&ptmx, SFlag::S_IFCHR, Mode::S_IRWXU, device).is_ok() {
+            refused("a device node 5:2 outside a devpts");
+        }
+        fs::remove_dir_all(dir.0.join("dev/pts")).unwrap();
+        std::os::unix::fs::symlink("/dev/pts", dir.0.join("dev/pts")).unwrap();
+        refused("a link for the directory");
+    }
+
+    /// security.md D5: paths around and beyond the 107 bytes of a socket address.
+    #[test]
+    fn d5_long_socket_paths() {
+        let dir = Dir::new("long");
+        let here = std::env::current_dir().unwrap();
+        for length in [107, 108, 200, 1000] {
+            let name = "socket";
+            let mut path = dir.0.clone();
+            loop {
+                // What is still to be filled with directories, their slashes included.
+                match length - path.as_os_str().len() - name.len() - 1 {
+                    0 => break,
+                    left @ 2..=100 => path.push("d".repeat(left - 1)),
+                    _ => path.push("d".repeat(50)),
+                }
+            }
+            fs::create_dir_all(&path).unwrap();
+            // A listener's address has the same limit: it is bound by a short link to the directory.
+            let link = dir.0.join("l");
+            std::os::unix::fs::symlink(&path, &link).unwrap();
+            let listener = UnixListener::bind(link.join(name)).unwrap();
+            fs::remove_file(&link).unwrap();
+            path.push(name);
+            assert_eq!(path.as_os_str().len(), length);
+            connect_socket(&path).unwrap();
+            listener.accept().unwrap();
+            assert_eq!(std::env::current_dir().unwrap(), here);
+        }
+    }
+
+    /// security.md D5: what is no listening socket is an error.
+    #[test]
+    fn d5_not_a_socket() {
+        let dir = Dir::new("file");
+        let path = dir.0.join("file");
+        let missing = connect_socket(&path).unwrap_err();
+        assert_eq!(missing.errno(), Some(Errno::ENOENT));
+        fs::write(&path, "").unwrap();
+        let error = connect_socket(&path).unwrap_err().to_string();
+        assert_eq!(error, format!("connect to console socket {}: connection refused", path.display()));
+        let long = dir.0.join("n".repeat(200));
+        assert_eq!(connect_socket(&long).unwrap_err().errno(), Some(Errno::ENAMETOOLONG));
+    }
+
+    /// security.md D5: a receiver that takes no connection any more costs bounded time.
+    #[test]
+    fn d5_receiver_that_hangs() {
+        let dir = Dir::new("hang");
+        let path = dir.0.join("socket");
+        let listener = socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC, None).unwrap();
+        nix::sys::socket::bind(listener.as_raw_fd(), &UnixAddr::new(&path).unwrap()).unwrap();
+        nix::sys::socket::listen(&listener, nix::sys::socket::Backlog::new(1).unwrap()).unwrap();
+        let _waiting = [UnixStream::connect(&path).unwrap(), UnixStream::connect(&path).unwrap()];
+        let started = std::time::Instant::now();
+        let error = connect_within(&path, 1).unwrap_err();
+        assert_eq!(error.errno(), Some(Errno::EAGAIN), "{error}");
+        assert!((1.0..3.0).contains(&started.elapsed().as_secs_f64()));
+    }
+
+    /// The message is what containerd and conmon expect: the master, close-on-exec, and a name.
+    #[test]
+    fn the_master_goes_over_the_socket() {
+        let (ours, theirs) = socket_pair().unwrap();
+        let pty = host_pty();
+        send_master(&theirs, &pty.master).unwrap();
+        drop(theirs);
+        let master = receive_master(&ours).unwrap();
+        assert_eq!(tty::pty_number(&master), tty::pty_number(&pty.master));
+        assert!(receive_master(&ours).is_err(), "the end of the stream is no terminal");
+        let (ours, theirs) = socket_pair().unwrap();
+        fd::send_with_fds(&theirs, b"x", &[ours.as_fd()]).unwrap();
+        assert!(receive_master(&ours).is_err(), "a socket is no terminal");
+    }
+
+    /// security.md D12: the numbers of a terminal's size are 16 bits wide; what is greater is an error that names the value.
+    #[test]
+    fn d12_console_size() {
+        let pty = host_pty();
+        let size = |height, width| BoxBuilder::default().height(height).width(width).build().unwrap();
+        set_size(&pty.master, &size(50_u64, 65535_u64)).unwrap();
+        let now = tty::window_size(&pty.peer).unwrap();
+        assert_eq!((now.ws_row, now.ws_col), (50, 65535));
+        let error = set_size(&pty.master, &size(65536_u64, 1_u64)).unwrap_err().to_string();
+        assert_eq!(error, "/process/consoleSize/height: 65536: must be at most 65535");
+        let error = set_size(&pty.master, &size(1_u64, u64::MAX)).unwrap_err().to_string();
+        assert_eq!(error, format!("/process/consoleSize/width: {}: must be at most 65535", u64::MAX));
+    }
+
+    /// Issue 2, Build 3: raw mode ends on every way out: dropped, and by a panic, which aborts without dropping anything.
+    #[test]
+    fn raw_mode_ends_in_a_panic_too() {
+        let pty = Box::leak(Box::new(host_pty()));
+        let is_raw = || !tcgetattr(&pty.peer).unwrap().local_flags.contains(LocalFlags::ICANON);
+        let terminal = RawMode(pty.peer.as_fd());
+        terminal.enter();
+        assert!(is_raw());
+        drop(terminal);
+        assert!(!is_raw());
+        let terminal = RawMode(pty.peer.as_fd());
+        terminal.enter();
+        assert!(is_raw());
+        // What runs in the thread is the panic hook, and no destructor of `terminal`.
+        std::thread::spawn(|| panic!("as a mistake in skeg would")).join().unwrap_err();
+        assert!(!is_raw());
     }
 }

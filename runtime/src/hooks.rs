@@ -329,3 +329,177 @@ fn poll_timeout(left: Option<Duration>) -> PollTimeout {
 fn c_strings(strings: &[String]) -> nix::Result<Vec<CString>> {
     strings.iter().map(|string| c_path(Path::new(string))).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::disallowed_methods, reason = "tests look at files of their own")]
+
+    use std::path::PathBuf;
+
+    use super::*;
+
+    /// A hook that runs `script` under a shell, with `json` for its other properties.
+    fn shell(script: &str, timeout: Option<i64>, env: &[&str]) -> Hook {
+        let mut hook = Hook::default();
+        hook.set_path(PathBuf::from("/bin/sh"));
+        hook.set_args(Some(vec!["sh".into(), "-c".into(), script.into()]));
+        hook.set_env(Some(env.iter().map(ToString::to_string).collect()));
+        hook.set_timeout(timeout);
+        hook
+    }
+
+    /// What a failing hook reports of its stderr.
+    fn stderr_of(hook: Hook, state: &[u8], cwd: Option<&Path>) -> String {
+        let error = run(Kind::CreateRuntime, &[hook], state, cwd).unwrap_err().to_string();
+        error.split_once("stderr: ").unwrap_or_else(|| panic!("{error}")).1.to_owned()
+    }
+
+    /// config.md, Hooks: the state is passed on stdin.
+    #[test]
+    fn the_state_arrives_on_stdin_whole() {
+        let state = "x".repeat(1 << 20);
+        assert_eq!(
+            stderr_of(shell("/usr/bin/wc -c >&2; exit 1", None, &[]), state.as_bytes(), None),
+            "1048576"
+        );
+    }
+
+    /// security.md H1: the environment is hook.env and nothing of ours; the directory is the one asked for.
+    #[test]
+    fn h1_environment_is_exactly_that_of_the_hook() {
+        let mut hook = shell("", None, &["A=1", "LD_X=2"]);
+        hook.set_path(PathBuf::from("/usr/bin/env"));
+        hook.set_args(Some(vec!["env".into(), "sh".into(), "-c".into(), "/usr/bin/env >&2; exit 1".into()]));
+        hook.set_env(Some(vec!["A=1".into(), "PATH=/bin".into()]));
+        let said = stderr_of(hook, b"{}", Some(Path::new("/usr")));
+        let mut lines: Vec<_> = said.split("\\n").filter(|line| !line.starts_with("_=")).collect();
+        lines.sort_unstable();
+        assert_eq!(lines, ["A=1", "PATH=/bin", "PWD=/usr"]);
+        let mut bare =
+            shell("/usr/bin/tr '\\0' '\\n' < /proc/$$/environ >&2; echo end >&2; exit 1", None, &[]);
+        bare.set_env(None);
+        assert_eq!(stderr_of(bare, b"{}", None), "end");
+    }
+
+    /// security.md H2: a relative path is an error, whatever PATH says.
+    #[test]
+    fn h2_relative_path_is_an_error() {
+        let mut hook = shell("true", None, &[]);
+        hook.set_path(PathBuf::from("true"));
+        let error = run(Kind::Prestart, &[hook], b"{}", None).unwrap_err().to_string();
+        assert_eq!(error, "error running prestart hook #0: true: the path of a hook must be absolute");
+    }
+
+    /// security.md H3: the time is over for the hook and for all that it started; the error comes at once.
+    #[test]
+    fn h3_timeout_kills_the_process_group() {
+        let started = Instant::now();
+        let script = "sleep 60 & echo $! >&2; wait";
+        let error =
+            run(Kind::CreateContainer, &[shell(script, Some(1), &[])], b"{}", None).unwrap_err().to_string();
+        assert!(started.elapsed() < Duration::from_secs(2), "{:?}", started.elapsed());
+        assert!(
+            error.contains("createContainer hook #0: /bin/sh: hook ran past specified timeout of 1.0s"),
+            "{error}"
+        );
+        let child: i32 = error.rsplit_once(' ').unwrap().1.parse().unwrap();
+        let gone = (0..100).any(|_| {
+            let result = kill(Pid::from_raw(child), None);
+            // It stays a zombie until whoever inherited it waits for it.
+            let stat =
+                pid::start_time(&crate::sys::procfs::Procfs::processes().unwrap(), Pid::from_raw(child));
+            std::thread::sleep(Duration::from_millis(10));
+            result.is_err() || !stat.is_ok_and(|(_, runs)| runs)
+        });
+        assert!(gone, "process {child} of the hook still runs");
+    }
+
+    /// security.md H3: a hook that does not read its stdin holds nothing up, however long the state is.
+    #[test]
+    fn h3_hook_that_ignores_a_long_state() {
+        let state = vec![b'x'; 1 << 20];
+        for script in ["exit 0", "exec <&-; sleep 0.1", "sleep 0.1"] {
+            run(Kind::CreateRuntime, &[shell(script, Some(5), &[])], &state, None).unwrap();
+        }
+    }
+
+    /// security.md H3: a program that a hook leaves behind with its stderr open is not waited for.
+    #[test]
+    fn h3_hook_that_leaves_a_daemon() {
+        let started = Instant::now();
+        run(Kind::CreateRuntime, &[shell("sleep 3 & exit 0", None, &[])], b"{}", None).unwrap();
+        assert!(started.elapsed() < Duration::from_secs(2));
+    }
+
+    /// security.md H4: descriptors 0 to 2 only, signals at their default, none blocked, a session of its own.
+    #[test]
+    fn h4_nothing_is_inherited() {
+        let leak = pipe2(OFlag::empty()).unwrap();
+        let mut blocked = SigSet::empty();
+        blocked.add(Signal::SIGUSR1);
+        blocked.thread_block().unwrap();
+        let script = "cd /proc/self/fd; for fd in *; do test $fd -gt 2 -a -e $fd && ls -l $fd >&2; done
+            grep -E 'Sig(Blk|Ign):' /proc/self/status >&2
+            read -r _ _ _ _ _ session _ < /proc/$$/stat; test $session = $$ || echo session $session >&2; exit 1";
+        let said = stderr_of(shell(script, None, &["PATH=/bin:/usr/bin"]), b"{}", None);
+        blocked.thread_unblock().unwrap();
+        drop(leak);
+        assert_eq!(said, "SigBlk:\\t0000000000000000\\nSigIgn:\\t0000000000000000");
+    }
+
+    /// peers.md, row 32: kind, index, path, exit status or signal, time taken, the end of stderr; in one line, in bounds.
+    #[test]
+    fn errors_say_what_happened_in_one_line() {
+        let good = shell("true", None, &[]);
+        let script = "i=0; while test $i -lt 9000; do echo $i >&2; i=$((i+1)); done; printf 'last\\033[1m\\nline\\n' >&2; exit 3";
+        let bad = shell(script, None, &[]);
+        let error = run(Kind::CreateRuntime, &[good, bad], b"{}", None).unwrap_err().to_string();
+        assert!(
+            error.starts_with("error running createRuntime hook #1: /bin/sh: exit status 3 after "),
+            "{error}"
+        );
+        assert!(error.ends_with("\\n8999\\nlast\\u{1b}[1m\\nline"), "{error}");
+        assert!(error.len() > KEPT_OUTPUT && error.len() < 2 * KEPT_OUTPUT, "{}", error.len());
+        let killed = run(Kind::CreateRuntime, &[shell("kill -9 $$", None, &[])], b"{}", None).unwrap_err();
+        assert!(killed.to_string().contains(": killed by SIGKILL after "), "{killed}");
+        let mut missing = shell("", None, &[]);
+        missing.set_path(PathBuf::from("/nowhere/hook"));
+        let error = run(Kind::CreateRuntime, &[missing], b"{}", None).unwrap_err().to_string();
+        assert_eq!(
+            error,
+            "error running createRuntime hook #0: /nowhere/hook: exec: no such file or directory"
+        );
+    }
+
+    /// config.md, Hooks: in the order given, and the first failure ends it; Poststart and Poststop: a failure is a warning, and
+    /// the rest runs.
+    #[test]
+    fn failures_of_poststart_and_poststop_are_warnings() {
+        let marker = format!("{}/hooks-order-{}", std::env::temp_dir().display(), Pid::this());
+        let mark = |text: &str, status| shell(&format!("echo {text} >> {marker}; exit {status}"), None, &[]);
+        let hooks = [mark("one", 0), mark("two", 1), mark("three", 0)];
+        for (kind, stops) in [(Kind::Poststart, false), (Kind::Poststop, false), (Kind::StartContainer, true)]
+        {
+            match run(kind, &hooks, b"{}", None) {
+                Ok(warnings) => {
+                    assert!(!stops);
+                    assert_eq!(warnings.len(), 1);
+                    assert!(warnings[0].contains(&format!("{} hook #1", kind.name())), "{warnings:?}");
+                }
+                Err(error) => assert!(stops, "{error}"),
+            }
+        }
+        let order = std::fs::read_to_string(&marker).unwrap();
+        assert_eq!(order, "one\ntwo\nthree\none\ntwo\nthree\none\ntwo\n");
+        std::fs::remove_file(&marker).unwrap();
+    }
+
+    /// security.md H3: EPIPE is no SIGPIPE, even where that signal is at its default as in init, and none stays pending.
+    #[test]
+    fn h3_no_sigpipe() {
+        let (reader, writer) = pipe2(OFlag::O_CLOEXEC).unwrap();
+        drop(reader);
+        assert_eq!(write_without_sigpipe(writer.as_fd(), b"x"), Err(Errno::EPIPE));
+        assert!(!SigSet::thread_get_mask().unwrap().contains(Signal::SIGPIPE));
+    }
+}
