@@ -382,15 +382,18 @@ impl<'a> Plan<'a> {
 
     /// What to do about the number that all of `uses` are for.
     fn decide(&self, uses: &[Use], wide: bool) -> Result<Decision> {
-        let mut matches = Vec::new();
-        for one in uses {
+        let mut matches: Vec<Match> = Vec::new();
+        let mut always = None;
+        'rules: for one in uses {
             let rule = &self.rules[one.rule];
-            let always = [Vec::new()];
-            let alternatives = if rule.alternatives.is_empty() { &always[..] } else { &rule.alternatives };
+            let no_conditions = [Vec::new()];
+            let alternatives =
+                if rule.alternatives.is_empty() { &no_conditions[..] } else { &rule.alternatives };
             for conditions in alternatives {
                 let conditions = lower(conditions, one.multiplexed, wide);
                 if conditions.is_empty() {
-                    return Ok(Decision::Always(rule.action));
+                    always = Some(rule.action);
+                    break 'rules;
                 }
                 matches.push(Match { rule: one.rule, action: rule.action, conditions });
             }
@@ -398,7 +401,7 @@ impl<'a> Plan<'a> {
         if matches.iter().any(|other| other.action != matches[0].action) {
             order(&mut matches, wide)?;
         }
-        Ok(Decision::First(matches))
+        Ok(always.map_or(Decision::First(matches), Decision::Always))
     }
 
     /// Emits the code for one architecture and returns its start.
