@@ -5,7 +5,7 @@
 //! libseccomp2 and python3 are installed.
 
 #![allow(clippy::disallowed_methods, reason = "a test: runs python3")]
-#![allow(missing_docs, reason = "a test")]
+#![allow(missing_docs, clippy::unwrap_used, clippy::panic, reason = "a test")]
 
 use std::collections::{HashMap, HashSet};
 use std::io::Write as _;
