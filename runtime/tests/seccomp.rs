@@ -5,7 +5,7 @@
 //! libseccomp2 and python3 are installed.
 
 #![allow(clippy::disallowed_methods, reason = "a test: runs python3")]
-#![allow(missing_docs, reason = "a test")]
+#![allow(missing_docs, clippy::unwrap_used, clippy::panic, reason = "a test")]
 
 use std::collections::{HashMap, HashSet};
 use std::io::Write as _;
@@ -300,32 +300,42 @@ const VALUES: [u64; 12] =
 enum Kind {
     /// Any conditions; all conditional rules of a call have one action.
     Plain,
-    /// Also what libseccomp's tree handles as it should: see `libseccomp_can`.
+    /// Only what libseccomp 2.5.4 compiles rightly. It does not, so that none of these are in here:
+    /// * ranges (LT, LE, GT, GE) on one argument with different high halves: the second comparison finds the low half in
+    ///   the accumulator;
+    /// * rules with a range or NE that is not their last condition: rules share the nodes behind it, so that one rule's
+    ///   conditions come to hold for the other, or a rule is dropped.
     Faithful,
     /// As `Faithful`, with different actions that conflict.
     Conflicting,
 }
 
+/// Whether Debian 12's libseccomp has a call.
+fn libseccomp_knows(name: &str) -> bool {
+    let call = syscalls::find(name).unwrap();
+    let numbers =
+        [Abi::X86_64, Abi::X86, Abi::Arm, Abi::Aarch64].into_iter().filter_map(|abi| call.number(abi));
+    let mut newer = numbers.filter(|number| (LIBSECCOMP_NEWEST + 1..0xf0000).contains(number));
+    // Newer calls that fill a gap in the table of x86-64.
+    !["uprobe", "uretprobe"].contains(&name) && newer.next().is_none()
+}
+
 struct Generator {
     random: Random,
     names: Vec<&'static str>,
-    /// By call: the action of its conditional rules, and what they are like.
-    conditional: HashMap<&'static str, (Value, u8)>,
+    /// By call: the action of its first conditional rule, their shape, and how many there are.
+    conditional: HashMap<&'static str, (Value, u8, usize)>,
+    /// Calls that 32-bit x86 multiplexes and that have a rule without conditions.
+    multiplexed: HashSet<&'static str>,
 }
 
 impl Generator {
     fn new(seed: u64) -> Self {
-        let old = |name: &&str| {
-            let call = syscalls::find(name).unwrap();
-            [Abi::X86_64, Abi::X86, Abi::Arm, Abi::Aarch64]
-                .into_iter()
-                .filter_map(|abi| call.number(abi))
-                .all(|number| number <= LIBSECCOMP_NEWEST || number >= 0xf0000)
-        };
         Self {
             random: Random(seed),
-            names: syscalls::names().filter(old).collect(),
+            names: syscalls::names().filter(|name| libseccomp_knows(name)).collect(),
             conditional: HashMap::new(),
+            multiplexed: HashSet::new(),
         }
     }
 
@@ -344,13 +354,14 @@ impl Generator {
         let name = all[self.random.below(all.len() - usize::from(default))];
         let mut action = json!({ "action": name });
         if ["SCMP_ACT_ERRNO", "SCMP_ACT_TRACE"].contains(&name) && self.random.chance(70) {
-            action["errnoRet"] = json!(self.random.of(&[0, 1, 13, 22, 38, 4095]));
+            action["errnoRet"] = json!(self.random.of(&[0, 1, 13, 22, 38, 4094]));
         }
         action
     }
 
     fn profile(&mut self, kind: Kind) -> Value {
         self.conditional.clear();
+        self.multiplexed.clear();
         let default = self.action(true);
         let archs: Vec<&str> = [
             "SCMP_ARCH_X86_64",
@@ -381,6 +392,9 @@ impl Generator {
         let most = self.random.of(&[1, 3, 40]);
         let count = 1 + self.random.below(if conditional { 3 } else { most });
         let favoured = ["socket", "clone", "personality", "semop", "ioctl", "accept"];
+        // 32-bit x86 sends several calls through one number. Rules with and without conditions for one of them, or for the
+        // number itself, are rules with different actions on it, which only `Kind::Conflicting` is about.
+        let multiplexed = |name: &str| syscalls::x86_multiplexed(name).is_some();
         let mut names: Vec<&'static str> = (0..count)
             .map(|_| {
                 if conditional && self.random.chance(60) {
@@ -391,16 +405,30 @@ impl Generator {
                 }
             })
             .filter(|name| *name != "write")
+            .filter(|name| {
+                let mine = favoured.contains(name);
+                let special =
+                    ["ipc", "socketcall"].contains(name) || multiplexed(name) && mine != conditional;
+                kind == Kind::Conflicting || !special
+            })
             .collect();
+        names.sort_unstable();
+        names.dedup();
+        if !conditional && kind != Kind::Conflicting {
+            names.retain(|name| !multiplexed(name) || self.multiplexed.insert(*name));
+        }
         if names.is_empty() {
             names.push("read");
         }
-        names.dedup();
         let mut rule = self.action(false);
         if conditional {
             names.truncate(1);
             let shape = u8::try_from(self.random.below(3)).unwrap();
-            let (action, shape) = self.conditional.entry(names[0]).or_insert((rule.clone(), shape)).clone();
+            let entry = self.conditional.entry(names[0]).or_insert((rule.clone(), shape, 0));
+            entry.2 += 1;
+            // Of three conflicting ranges on an argument libseccomp compares the third one with the wrong one of the others.
+            let shape = if kind == Kind::Conflicting && entry.2 > 2 { 0 } else { entry.1 };
+            let action = entry.0.clone();
             if kind != Kind::Conflicting {
                 rule = action;
             }
@@ -417,14 +445,14 @@ impl Generator {
             (Kind::Plain, _) => {
                 for _ in 0..1 + self.random.below(3) {
                     let index = self.random.below(4);
-                    args.push(self.arg(index, &ops));
+                    args.push(self.arg(kind, index, &ops));
                 }
             }
             // Equalities on any arguments.
             (_, 0) => {
                 for index in 0..4 {
                     if self.random.chance(50) {
-                        args.push(self.arg(index, &["EQ", "MASKED_EQ"]));
+                        args.push(self.arg(kind, index, &["EQ", "MASKED_EQ"]));
                     }
                 }
             }
@@ -432,23 +460,25 @@ impl Generator {
             (_, 1) => {
                 let index = self.random.below(3);
                 let ops = if kind == Kind::Conflicting { &["EQ", "MASKED_EQ"][..] } else { &ops };
-                args.push(self.arg(index, ops));
+                args.push(self.arg(kind, index, ops));
             }
             // A range on one argument.
             _ => {
                 let ops = if kind == Kind::Conflicting { &["GT", "GE"][..] } else { &["LT", "LE", "NE"] };
-                args.push(self.arg(1, ops));
+                args.push(self.arg(kind, 1, ops));
             }
         }
         if args.is_empty() {
-            args.push(self.arg(0, &["EQ"]));
+            args.push(self.arg(kind, 0, &["EQ"]));
         }
         json!(args)
     }
 
-    fn arg(&mut self, index: usize, ops: &[&str]) -> Value {
+    fn arg(&mut self, kind: Kind, index: usize, ops: &[&str]) -> Value {
         let op = self.random.of(ops);
-        let mut arg = json!({"index": index, "op": format!("SCMP_CMP_{op}"), "value": self.value()});
+        let range = kind != Kind::Plain && ["LT", "LE", "GT", "GE"].contains(&op);
+        let value = if range { self.value() & 0xffff_ffff } else { self.value() };
+        let mut arg = json!({"index": index, "op": format!("SCMP_CMP_{op}"), "value": value});
         if op == "MASKED_EQ" {
             arg["valueTwo"] = json!(self.value());
         }
@@ -501,7 +531,7 @@ impl Generator {
 
 /// libseccomp's answer to some profiles: programs, or the errno of the rule that it refuses; and its numbers.
 fn libseccomp(machine: &TestMachine, profiles: &[Value], names: &[&str]) -> Option<Value> {
-    let others: HashMap<&str, u32> = machine.abis[1..].iter().map(|one| (one.0, one.3)).collect();
+    let others: Vec<(&str, u32)> = machine.abis[1..].iter().map(|one| (one.0, one.3)).collect();
     let request =
         json!({"machine": machine.abis[0].3, "others": others, "profiles": profiles, "names": names});
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/libseccomp_bpf.py");
@@ -599,7 +629,7 @@ fn e12_plain_reading() {
         let mut generator = Generator::new(seed);
         for _ in 0..50 {
             let profile = generator.profile(Kind::Plain);
-            let program = compiled(&profile, machine).unwrap();
+            let program = compiled(&profile, machine).unwrap_or_else(|error| panic!("{error}: {profile}"));
             let plain = Plain::new(&profile, machine);
             let numbers = ruled(&plain);
             for _ in 0..10_000 {
@@ -738,10 +768,10 @@ fn e12_libseccomp_numbers() {
             for (name, theirs) in names.iter().zip(theirs.as_array().unwrap()) {
                 let ours = syscalls::find(name).unwrap().number(*abi);
                 let theirs = theirs.as_u64().map(|number| u32::try_from(number).unwrap());
-                let newer =
-                    ours.is_some_and(|number| number & 0xffff > LIBSECCOMP_NEWEST && number < 0xf0000);
-                let newer = newer || *abi == Abi::X32 && ours.is_some_and(|n| n & 0xffff > LIBSECCOMP_NEWEST);
-                assert!(ours == theirs || theirs.is_none() && newer, "{abi:?} {name}: {ours:?} {theirs:?}");
+                // libseccomp gives these pseudo numbers, of its own.
+                let multiplexed = *abi == Abi::X86 && syscalls::x86_multiplexed(name).is_some();
+                let newer = theirs.is_none() && (multiplexed || !libseccomp_knows(name));
+                assert!(ours == theirs || newer, "{abi:?} {name}: {ours:?} {theirs:?}");
             }
         }
     }

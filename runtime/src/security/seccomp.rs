@@ -382,15 +382,18 @@ impl<'a> Plan<'a> {
 
     /// What to do about the number that all of `uses` are for.
     fn decide(&self, uses: &[Use], wide: bool) -> Result<Decision> {
-        let mut matches = Vec::new();
-        for one in uses {
+        let mut matches: Vec<Match> = Vec::new();
+        let mut always = None;
+        'rules: for one in uses {
             let rule = &self.rules[one.rule];
-            let always = [Vec::new()];
-            let alternatives = if rule.alternatives.is_empty() { &always[..] } else { &rule.alternatives };
+            let no_conditions = [Vec::new()];
+            let alternatives =
+                if rule.alternatives.is_empty() { &no_conditions[..] } else { &rule.alternatives };
             for conditions in alternatives {
                 let conditions = lower(conditions, one.multiplexed, wide);
                 if conditions.is_empty() {
-                    return Ok(Decision::Always(rule.action));
+                    always = Some(rule.action);
+                    break 'rules;
                 }
                 matches.push(Match { rule: one.rule, action: rule.action, conditions });
             }
@@ -398,7 +401,7 @@ impl<'a> Plan<'a> {
         if matches.iter().any(|other| other.action != matches[0].action) {
             order(&mut matches, wide)?;
         }
-        Ok(Decision::First(matches))
+        Ok(always.map_or(Decision::First(matches), Decision::Always))
     }
 
     /// Emits the code for one architecture and returns its start.
@@ -791,4 +794,197 @@ fn same_word(one: &Match, other: &Match) -> bool {
         _ => None,
     };
     plain(one).is_some() && plain(one) == plain(other)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn parsed(profile: &Value) -> LinuxSeccomp {
+        serde_json::from_value(profile.clone()).unwrap()
+    }
+
+    fn error_of(profile: &Value) -> String {
+        compile(&parsed(profile)).unwrap_err().to_string()
+    }
+
+    /// A profile with one rule.
+    fn with_rule(rule: &Value) -> Value {
+        json!({"defaultAction": "SCMP_ACT_ERRNO", "syscalls": [rule]})
+    }
+
+    /// config.md, Valid values: each value that is not allowed is an error by its JSON pointer.
+    #[test]
+    fn e13_invalid_values_are_errors() {
+        let rule = |key: &str, value: Value| {
+            let mut rule = json!({"names": ["getpid"], "action": "SCMP_ACT_ALLOW"});
+            rule[key] = value;
+            error_of(&with_rule(&rule))
+        };
+        let arg = json!([{"index": 1, "op": "SCMP_CMP_EQ", "value": 0}, {"index": 6, "op": "SCMP_CMP_EQ", "value": 0}]);
+        assert_eq!(rule("args", arg), "/linux/seccomp/syscalls/0/args/1/index: 6: must be 0 to 5");
+        assert_eq!(
+            rule("names", json!([])),
+            "/linux/seccomp/syscalls/0/names: []: must contain at least one name"
+        );
+        assert_eq!(
+            rule("names", json!(["read", ""])),
+            "/linux/seccomp/syscalls/0/names/1: \"\": must be the name of a system call"
+        );
+        // config-linux.md: "When the action doesn't support an errno, the runtime MUST print and error and fail."
+        assert_eq!(
+            rule("errnoRet", json!(1)),
+            "/linux/seccomp/syscalls/0/errnoRet: 1: must not be set: SCMP_ACT_ALLOW returns no errno"
+        );
+        let big = json!({"names": ["getpid"], "action": "SCMP_ACT_ERRNO", "errnoRet": 4096});
+        assert_eq!(
+            error_of(&with_rule(&big)),
+            "/linux/seccomp/syscalls/0/errnoRet: 4096: must be at most 4095"
+        );
+        let big = json!({"names": ["getpid"], "action": "SCMP_ACT_TRACE", "errnoRet": 65536});
+        assert_eq!(
+            error_of(&with_rule(&big)),
+            "/linux/seccomp/syscalls/0/errnoRet: 65536: must be at most 65535"
+        );
+        assert_eq!(
+            error_of(&json!({"defaultAction": "SCMP_ACT_KILL", "defaultErrnoRet": 1})),
+            "/linux/seccomp/defaultErrnoRet: 1: must not be set: SCMP_ACT_KILL returns no errno"
+        );
+    }
+
+    /// security.md E13: an unknown action, architecture, operator or flag does not even parse.
+    #[test]
+    fn e13_unknown_constants_do_not_parse() {
+        let arg = json!([{"index": 0, "op": "SCMP_CMP_LIKE", "value": 0}]);
+        for profile in [
+            json!({"defaultAction": "SCMP_ACT_IGNORE"}),
+            json!({"defaultAction": "SCMP_ACT_ALLOW", "architectures": ["SCMP_ARCH_PDP11"]}),
+            json!({"defaultAction": "SCMP_ACT_ALLOW", "flags": ["SECCOMP_FILTER_FLAG_NEW_LISTENER"]}),
+            with_rule(&json!({"names": ["getpid"], "action": "SCMP_ACT_MAYBE"})),
+            with_rule(&json!({"names": ["getpid"], "action": "SCMP_ACT_ALLOW", "args": arg})),
+        ] {
+            assert!(serde_json::from_value::<LinuxSeccomp>(profile.clone()).is_err(), "{profile}");
+        }
+    }
+
+    /// config-linux.md: every architecture of the spec is accepted, whether this machine could run it or not.
+    #[test]
+    fn every_architecture_of_the_spec_is_accepted() {
+        let archs = [
+            "X86",
+            "X86_64",
+            "X32",
+            "ARM",
+            "AARCH64",
+            "MIPS",
+            "MIPS64",
+            "MIPS64N32",
+            "MIPSEL",
+            "MIPSEL64",
+            "MIPSEL64N32",
+            "PPC",
+            "PPC64",
+            "PPC64LE",
+            "S390",
+            "S390X",
+            "PARISC",
+            "PARISC64",
+            "RISCV64",
+            "LOONGARCH64",
+        ]
+        .map(|name| format!("SCMP_ARCH_{name}"));
+        let profile = json!({"defaultAction": "SCMP_ACT_ALLOW", "architectures": archs});
+        for machine in [MACHINE_X86_64, MACHINE_AARCH64, MACHINE_RISCV64] {
+            assert!(compile_for(&parsed(&profile), machine).is_ok());
+        }
+    }
+
+    /// security.md E13: each flag becomes that of seccomp(2), none is there without being asked for, and what a listener
+    /// needs comes with a rule that notifies.
+    #[test]
+    fn e13_flags() {
+        let flags = |names: &[&str], action: &str| {
+            let names: Vec<String> = names.iter().map(|name| format!("SECCOMP_FILTER_FLAG_{name}")).collect();
+            let mut profile = with_rule(&json!({"names": ["getpid"], "action": action}));
+            profile["flags"] = json!(names);
+            profile["listenerPath"] = json!("/run/agent.sock");
+            compile(&parsed(&profile)).unwrap().flags
+        };
+        let all = ["LOG", "SPEC_ALLOW", "TSYNC", "WAIT_KILLABLE_RECV"];
+        assert_eq!(flags(&[], "SCMP_ACT_ALLOW"), 0);
+        assert_eq!(flags(&["TSYNC"], "SCMP_ACT_ALLOW"), 1);
+        assert_eq!(flags(&["LOG"], "SCMP_ACT_ALLOW"), 2);
+        assert_eq!(flags(&["SPEC_ALLOW"], "SCMP_ACT_ALLOW"), 4);
+        assert_eq!(flags(&all, "SCMP_ACT_ALLOW"), 7);
+        assert_eq!(flags(&[], "SCMP_ACT_NOTIFY"), 8);
+        assert_eq!(flags(&all, "SCMP_ACT_NOTIFY"), 63);
+    }
+
+    /// runc's rules and config-linux.md's about notifications.
+    #[test]
+    fn c15_notify_restrictions() {
+        let notify = |name: &str| {
+            let mut profile = with_rule(&json!({"names": ["read", name], "action": "SCMP_ACT_NOTIFY"}));
+            profile["listenerPath"] = json!("/run/agent.sock");
+            profile
+        };
+        assert!(compile(&parsed(&notify("getpid"))).unwrap().uses_notify);
+        assert_eq!(
+            error_of(&notify("write")),
+            "/linux/seccomp/syscalls/0/action: SCMP_ACT_NOTIFY: must not be used for the write syscall"
+        );
+        assert_eq!(
+            error_of(&json!({"defaultAction": "SCMP_ACT_NOTIFY"})),
+            "/linux/seccomp/defaultAction: SCMP_ACT_NOTIFY: must not be the default action"
+        );
+        let mut profile = notify("getpid");
+        profile["listenerPath"] = Value::Null;
+        assert_eq!(
+            error_of(&profile),
+            "/linux/seccomp/listenerPath: missing: must be set where SCMP_ACT_NOTIFY is used"
+        );
+        let metadata = json!({"defaultAction": "SCMP_ACT_ALLOW", "listenerMetadata": "x"});
+        assert_eq!(
+            error_of(&metadata),
+            "/linux/seccomp/listenerMetadata: set: must not be set without listenerPath"
+        );
+    }
+
+    /// runc: a name that no architecture has is ignored with a warning.
+    #[test]
+    fn unknown_names_are_told() {
+        let rule =
+            json!({"names": ["getpid", "no_such_call", "s390_pci_mmio_read"], "action": "SCMP_ACT_ALLOW"});
+        let filter = compile(&parsed(&with_rule(&rule))).unwrap();
+        assert_eq!(filter.unknown_names, ["no_such_call", "s390_pci_mmio_read"]);
+    }
+
+    /// security.md E12: rules that contradict each other are refused as libseccomp refuses them (EEXIST), in either order;
+    /// where the shorter one comes first it decides, and a rule without conditions always does.
+    #[test]
+    fn e12_contradicting_rules() {
+        let rule = |action: &str, arguments: &[u64]| {
+            let args: Vec<Value> = arguments
+                .iter()
+                .enumerate()
+                .map(|(index, value)| json!({"index": index, "op": "SCMP_CMP_EQ", "value": value}))
+                .collect();
+            json!({"names": ["getpid"], "action": action, "args": args})
+        };
+        let compile = |rules: [Value; 2]| {
+            compile(&parsed(&json!({"defaultAction": "SCMP_ACT_ERRNO", "syscalls": rules})))
+                .map_err(|error| error.to_string())
+        };
+        let (allow, log) = ("SCMP_ACT_ALLOW", "SCMP_ACT_LOG");
+        let refused =
+            "/linux/seccomp/syscalls/1: args: contradicts /linux/seccomp/syscalls/0, of another action";
+        assert_eq!(compile([rule(allow, &[1]), rule(log, &[1])]).unwrap_err(), refused);
+        assert_eq!(compile([rule(log, &[1]), rule(allow, &[1])]).unwrap_err(), refused);
+        assert_eq!(compile([rule(log, &[1, 2]), rule(allow, &[1])]).unwrap_err(), refused);
+        assert!(compile([rule(allow, &[1]), rule(log, &[1, 2])]).is_ok());
+        assert!(compile([rule(allow, &[1]), rule(allow, &[1])]).is_ok());
+        assert!(compile([rule(allow, &[1]), rule(log, &[])]).is_ok());
+    }
 }
