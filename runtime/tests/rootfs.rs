@@ -1193,7 +1193,7 @@ fn bind_of_files_and_links() {
     let bind = |destination: &str, source: PathBuf| json!({"destination": destination, "type": "bind", "source": source});
     let probe = || {
         ["/etc/resolv.conf", "/run/resolve/stub", "/made/by/us", "/etc/d/file", "/etc/e"]
-            .map(|path| fs::read_to_string(path).map_or_else(|error| error.kind().to_string(), |text| text))
+            .map(|path| fs::read_to_string(path).unwrap_or_else(|error| error.kind().to_string()))
             .join(" ")
     };
     let mounts = json!([
