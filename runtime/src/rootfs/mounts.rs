@@ -226,12 +226,15 @@ impl<'a> Rootfs<'a> {
 
     /// The mount point of a mount: resolved in the root, made where it is missing.
     fn target(&self, destination: &Path, is_directory: bool) -> Result<OwnedFd> {
-        let found = open_in_root(&self.root, destination, OFlag::O_PATH);
-        let target = match found {
-            Err(Errno::ENOENT) if is_directory => mkdir_all_in_root(&self.root, destination, DIRECTORY_MODE)?,
-            Err(Errno::ENOENT) => make_file_in_root(&self.root, destination)?,
-            other => other.context(|| "open the destination")?,
+        let target = if is_directory {
+            mkdir_all_in_root(&self.root, destination, DIRECTORY_MODE)
+        } else {
+            make_file_in_root(&self.root, destination)
         };
+        let target = target.map_err(|error| match error.errno() {
+            Some(Errno::ENOTDIR) if is_directory => error.context("the destination is no directory"),
+            _ => error,
+        })?;
         // The plan has refused destinations in procfs by name; this one gets there through a link of the image.
         if !destination.starts_with(procfs::MOUNT_POINT)
             && procfs::is_procfs(&target).context(|| "statfs the destination")?
