@@ -55,6 +55,8 @@ const CASES: &[Case] = &[
     ("mount_on_the_root", mount_on_the_root),
     ("overlay_layers", overlay_layers),
     ("without_mount_namespace", without_mount_namespace),
+    ("joined_mount_namespace", joined_mount_namespace),
+    ("inside_a_user_namespace_devices_are_bound_and_locked_flags_stay", inside_a_user_namespace),
     ("errors_name_the_mount_and_the_reason", errors_name_the_mount),
 ];
 
@@ -238,6 +240,12 @@ impl Container {
 
     fn run(self) -> Outcome {
         let namespaces = self.namespaces();
+        let list = self.config["linux"]["namespaces"].as_array().unwrap();
+        let joined: Vec<fs::File> = list
+            .iter()
+            .filter_map(|found| found["path"].as_str())
+            .map(|path| fs::File::open(path).unwrap())
+            .collect();
         let spec: Spec = serde_json::from_value(self.config).unwrap();
         let plan = rootfs::plan(&spec, self.facts).map_err(|error| error.to_string())?;
         let bundle_fd = fs::File::open(bundle()).unwrap();
@@ -257,6 +265,9 @@ impl Container {
                     nix::unistd::setgid(0.into()).unwrap();
                     nix::unistd::setuid(0.into()).unwrap();
                     skeg::sys::clone::unshare(namespaces & !first).unwrap();
+                }
+                for namespace in joined {
+                    skeg::sys::clone::join(namespace, 0).unwrap();
                 }
                 match set_up(&plan, opened, self.terminal) {
                     Ok(()) => write!(writer, "+{}", (self.probe)()).unwrap(),
@@ -1289,7 +1300,66 @@ fn without_mount_namespace() {
     assert_eq!(run(bare, probe).unwrap_err(), "/linux/maskedPaths: needs a mount namespace");
 }
 
+/// A mount namespace that others are in as well keeps its root: the container's mounts are below the rootfs in it.
+fn joined_mount_namespace() {
+    let Cloned::Parent { pidfd, pid } = clone_process(NEW_MOUNT, None, false).unwrap() else {
+        loop {
+            nix::unistd::pause();
+        }
+    };
+    fs::write(rootfs_dir().join("name"), "root").unwrap();
+    let mut joined = config_with(json!([{"destination": "/proc", "type": "proc", "source": "proc"},
+        {"destination": "/data", "type": "bind", "source": canary(), "options": ["ro"]}]));
+    joined["linux"]["namespaces"] =
+        json!([{"type": "pid"}, {"type": "mount", "path": format!("/proc/{pid}/ns/mnt")}]);
+    joined["linux"]["maskedPaths"] = json!(["/proc/timer_list"]);
+    let probe = || {
+        let read = |path: &str| fs::read_to_string(path).unwrap();
+        format!("{} {} {:?}", read("/name"), read("/data/file"), read("/proc/timer_list"))
+    };
+    let container = Container { config: joined, facts: facts(), after_open: || {}, terminal: false, probe };
+    assert_eq!(run_beside_canaries(container).unwrap(), "root canary \"\"");
+    let inside = fs::read_to_string(format!("/proc/{pid}/mountinfo")).unwrap();
+    assert_eq!(inside.matches("/bundle/rootfs/proc ").count(), 1, "{inside}");
+    pid::send_signal(&pidfd, Signal::SIGKILL as i32).unwrap();
+    pid::wait_child(&pidfd).unwrap();
+}
+
+/// As a caller that is root of a user namespace only: mknod(2) is refused, and flags that the host has set are locked.
+fn inside_a_user_namespace() {
+    let none: Option<&str> = None;
+    let source = Path::new(HOST).join("source");
+    fs::create_dir(&source).unwrap();
+    mount(Some("s"), &source, Some("tmpfs"), MsFlags::MS_NOSUID | MsFlags::MS_NODEV, none).unwrap();
+    skeg::sys::clone::unshare(NEW_USER | NEW_MOUNT).unwrap();
+    fs::write("/proc/self/setgroups", "deny").unwrap();
+    for name in ["uid_map", "gid_map"] {
+        fs::write(format!("/proc/self/{name}"), "0 0 1").unwrap();
+    }
+    let bind = |options: Value| {
+        config_with(json!([{"destination": "/proc", "type": "proc", "source": "proc"},
+            {"destination": "/data", "type": "bind", "source": source, "options": options}]))
+    };
+    let probe = || {
+        let line = mounts().into_iter().find(|line| line.starts_with("/data ")).unwrap();
+        format!("{} {:x}", line.split(' ').nth(1).unwrap(), fs::metadata("/dev/full").unwrap().rdev())
+    };
+    assert_eq!(run(bind(json!(["ro"])), probe).unwrap(), "ro,nosuid,nodev,relatime 107");
+    let text = run(bind(json!(["ro", "suid"])), probe).unwrap_err();
+    assert!(text.ends_with("/mounts/1/options: operation not permitted"), "{text}");
+}
+
 fn errors_name_the_mount() {
+    // A label that no security module of this kernel can set is an error, not skipped.
+    let mut labelled = config_with(json!([{"destination": "/t", "type": "tmpfs", "source": "t"}]));
+    labelled["linux"]["mountLabel"] = json!("system_u:object_r:container_file_t:s0:c1,c2");
+    if !Path::new("/sys/fs/selinux/enforce").exists() {
+        assert!(
+            run(labelled, String::new)
+                .unwrap_err()
+                .starts_with("mount tmpfs on /t: option context=system_u:")
+        );
+    }
     fs::create_dir(rootfs_dir().join("dir")).unwrap();
     fs::write(rootfs_dir().join("file"), "").unwrap();
     for (mount, expected) in [
@@ -1303,11 +1373,11 @@ fn errors_name_the_mount() {
         ),
         (
             json!({"destination": "/file", "type": "bind", "source": "/etc"}),
-            "mount /etc on /file: the source is a directory and the destination is not: attach: invalid argument",
+            "mount /etc on /file: the destination is no directory: open /file: not a directory",
         ),
         (
             json!({"destination": "/dir", "type": "bind", "source": "/etc/passwd"}),
-            "mount /etc/passwd on /dir: the destination is a directory and the source is not: attach: invalid argument",
+            "mount /etc/passwd on /dir: the destination is a directory and the source is not",
         ),
         (
             json!({"destination": "/dir", "type": "bind", "source": "/etc", "options": ["remount", "ro"]}),
@@ -1315,7 +1385,7 @@ fn errors_name_the_mount() {
         ),
         (
             json!({"destination": "/file/x", "type": "tmpfs"}),
-            "mount tmpfs on /file/x: open the destination: not a directory",
+            "mount tmpfs on /file/x: the destination is no directory: open /file/x: not a directory",
         ),
     ] {
         let mounts = json!([{"destination": "/proc", "type": "proc", "source": "proc"}, mount]);

@@ -83,8 +83,11 @@ impl<'a> Rootfs<'a> {
             }
             (Kind::Bind { .. }, Source::Tree { mount: tree, is_directory }) => {
                 let target = self.target(&mount.destination, is_directory)?;
-                let result = self.attach_at(&mount.destination, tree, &target);
-                result.map_err(|error| explain_mismatch(error, &target, is_directory))
+                // move_mount(2) would say EINVAL or ENOTDIR, depending on the kernel.
+                if !is_directory && is_directory_fd(&target)? {
+                    return Err(Error::new("the destination is a directory and the source is not"));
+                }
+                self.attach_at(&mount.destination, tree, &target)
             }
             (Kind::CgroupV1 { hierarchies, .. }, Source::Cgroups(trees)) => {
                 self.mount_cgroups(mount, hierarchies, Some(trees))
@@ -279,14 +282,8 @@ impl<'a> Rootfs<'a> {
     }
 }
 
-/// move_mount(2) says EINVAL or ENOTDIR, depending on the kernel, for a directory on a file and a file on a directory.
-fn explain_mismatch(error: Error, target: &OwnedFd, is_directory: bool) -> Error {
-    let onto_directory = stat(target).is_ok_and(|found| found.st_mode & libc::S_IFMT == libc::S_IFDIR);
-    match (is_directory, onto_directory) {
-        (true, false) => error.context("the source is a directory and the destination is not"),
-        (false, true) => error.context("the destination is a directory and the source is not"),
-        _ => error,
-    }
+fn is_directory_fd(fd: &OwnedFd) -> Result<bool> {
+    Ok(stat(fd).context(|| "stat the destination")?.st_mode & libc::S_IFMT == libc::S_IFDIR)
 }
 
 fn clone_fd(fd: &OwnedFd) -> Result<OwnedFd> {
