@@ -587,3 +587,6 @@ fn net_devices(linux: &Linux, namespaces: &NamespacePlan) -> Result<()> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;
