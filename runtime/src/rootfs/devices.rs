@@ -213,6 +213,10 @@ impl Rootfs<'_> {
         }
         let target = crate::sys::path::open_own(&dev, NAME, OFlag::O_PATH | OFlag::O_NOFOLLOW, Mode::empty())
             .context(what)?;
+        // openat2(2) gives the link itself for O_PATH | O_NOFOLLOW, even with RESOLVE_NO_SYMLINKS.
+        if stat(&target).context(what)?.st_mode & libc::S_IFMT == libc::S_IFLNK {
+            return Err(Error::from_errno(what(), Errno::ELOOP));
+        }
         let tree = clone_tree_of(pty, false).context(what)?;
         move_mount(&tree, &target).context(what)
     }

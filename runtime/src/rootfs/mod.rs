@@ -201,6 +201,8 @@ pub struct Rootfs<'a> {
     plan: &'a RootfsPlan,
     /// The container's root directory, `O_PATH`.
     root: OwnedFd,
+    /// How many roots lie below it, because the config mounts something on `/`.
+    covered_roots: u32,
     /// What the parent opened for [`Rootfs::mount`], which uses it up.
     mounts: Vec<sources::Source>,
     /// The host's `/dev/null`, for masked paths.

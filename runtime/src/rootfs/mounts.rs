@@ -56,7 +56,7 @@ impl<'a> Rootfs<'a> {
             }
         };
         let (mounts, null, devices) = (sources.mounts, sources.null, sources.devices);
-        Ok(Self { plan, root, mounts, null, devices, read_only_later: Vec::new() })
+        Ok(Self { plan, root, mounts, null, devices, covered_roots: 0, read_only_later: Vec::new() })
     }
 
     /// The container's root directory, `O_PATH`.
@@ -83,15 +83,8 @@ impl<'a> Rootfs<'a> {
             }
             (Kind::Bind { .. }, Source::Tree { mount: tree, is_directory }) => {
                 let target = self.target(&mount.destination, is_directory)?;
-                self.attach_at(&mount.destination, tree, &target).map_err(|error| match error.errno() {
-                    Some(Errno::ENOTDIR) if is_directory => {
-                        error.context("the source is a directory and the destination is not")
-                    }
-                    Some(Errno::ENOTDIR) => {
-                        error.context("the destination is a directory and the source is not")
-                    }
-                    _ => error,
-                })
+                let result = self.attach_at(&mount.destination, tree, &target);
+                result.map_err(|error| explain_mismatch(error, &target, is_directory))
             }
             (Kind::CgroupV1 { hierarchies, .. }, Source::Cgroups(trees)) => {
                 self.mount_cgroups(mount, hierarchies, Some(trees))
@@ -233,12 +226,15 @@ impl<'a> Rootfs<'a> {
 
     /// The mount point of a mount: resolved in the root, made where it is missing.
     fn target(&self, destination: &Path, is_directory: bool) -> Result<OwnedFd> {
-        let found = open_in_root(&self.root, destination, OFlag::O_PATH);
-        let target = match found {
-            Err(Errno::ENOENT) if is_directory => mkdir_all_in_root(&self.root, destination, DIRECTORY_MODE)?,
-            Err(Errno::ENOENT) => make_file_in_root(&self.root, destination)?,
-            other => other.context(|| "open the destination")?,
+        let target = if is_directory {
+            mkdir_all_in_root(&self.root, destination, DIRECTORY_MODE)
+        } else {
+            make_file_in_root(&self.root, destination)
         };
+        let target = target.map_err(|error| match error.errno() {
+            Some(Errno::ENOTDIR) if is_directory => error.context("the destination is no directory"),
+            _ => error,
+        })?;
         // The plan has refused destinations in procfs by name; this one gets there through a link of the image.
         if !destination.starts_with(procfs::MOUNT_POINT)
             && procfs::is_procfs(&target).context(|| "statfs the destination")?
@@ -267,6 +263,7 @@ impl<'a> Rootfs<'a> {
         move_mount(&tree, target).context(|| "attach")?;
         if destination == Path::new("/") {
             self.root = tree;
+            self.covered_roots += 1;
         }
         Ok(())
     }
@@ -274,10 +271,21 @@ impl<'a> Rootfs<'a> {
     fn attach_read_only_later(&mut self, destination: &Path, tree: OwnedFd, target: &OwnedFd) -> Result<()> {
         if destination == Path::new("/") {
             self.root = clone_fd(&tree)?;
+            self.covered_roots += 1;
         }
         move_mount(&tree, target).context(|| "attach")?;
         self.read_only_later.push((PathBuf::from(destination), tree));
         Ok(())
+    }
+}
+
+/// move_mount(2) says EINVAL or ENOTDIR, depending on the kernel, for a directory on a file and a file on a directory.
+fn explain_mismatch(error: Error, target: &OwnedFd, is_directory: bool) -> Error {
+    let onto_directory = stat(target).is_ok_and(|found| found.st_mode & libc::S_IFMT == libc::S_IFDIR);
+    match (is_directory, onto_directory) {
+        (true, false) => error.context("the source is a directory and the destination is not"),
+        (false, true) => error.context("the destination is a directory and the source is not"),
+        _ => error,
     }
 }
 

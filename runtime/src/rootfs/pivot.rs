@@ -46,7 +46,11 @@ impl Rootfs<'_> {
             }
             Err(errno) => return Err(Error::from_errno("pivot_root", errno)),
         }
-        detach_here().context(|| "unmount the old root")
+        // The old root carries what the config has covered by a mount on `/`: the topmost comes off first.
+        for _ in 0..=self.covered_roots {
+            detach_here().context(|| "unmount the old root")?;
+        }
+        Ok(())
     }
 
     /// `--no-pivot` where pivot_root(2) cannot be used because the root is the initial ramfs: the container's root
