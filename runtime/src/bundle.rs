@@ -263,3 +263,6 @@ fn collect_unknown(given: &Value, known: &Value, pointer: &mut String, unknown: 
         _ => {}
     }
 }
+
+#[cfg(test)]
+mod tests;

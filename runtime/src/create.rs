@@ -1,6 +1,6 @@
 //! `skeg create`: the story of how a container comes to life.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::time::SystemTime;
 
@@ -13,15 +13,15 @@ use crate::console;
 use crate::error::{Context as _, Error, Result};
 use crate::gate::{self, Gate};
 use crate::hooks::{self, Kind};
-use crate::init::Init;
+use crate::init::{self, Init};
 use crate::log::{self, Log};
 use crate::namespaces::{self, TIME};
 use crate::plan::{self, Plan};
 use crate::rootfs::sources;
 use crate::security::lsm;
-use crate::spawn::{Attendance, InitProcess};
+use crate::spawn::{Attendance, Side, Spawned, attend};
 use crate::state::{ContainerDir, Lock, State, StateRoot, Status};
-use crate::sync::Channel;
+use crate::sync::Message;
 use crate::sys::fd::send_with_fds;
 use crate::sys::path::replace_given;
 use crate::sys::procfs::Procfs;
@@ -61,7 +61,7 @@ pub struct Created {
     /// Its cgroup.
     pub cgroup: Option<Cgroup>,
     /// Its process.
-    pub init: InitProcess,
+    pub init: Spawned,
     /// Held until it is created, and what tells others that it is being created.
     pub lock: Option<Lock>,
 }
@@ -75,7 +75,7 @@ pub fn create(global: &Global, options: &CreateOptions, log: &mut Log) -> Result
     let finish = || -> Result<()> {
         announce(&created.init, options)?;
         gate::set_created(&created.dir)?;
-        created.init.proceed()
+        created.init.answer(&Message::Proceed)
     };
     finish().inspect_err(|_| created.undo(log))
 }
@@ -116,16 +116,14 @@ pub fn prepare(
         let cgroup = making.cgroup.insert(Cgroup::create(&cgroup_plan)?);
         let sources = sources::open(&plan.rootfs, bundle.dir(), &mut userns::for_mapping)?;
         let gate = Gate::make(&making.dir)?;
-        let (ours, theirs) = Channel::pair()?;
+        let entry = cgroup.entry()?;
         let init = Init {
             spec: &spec,
             process: &process,
             plan: &plan,
             state: &making.state,
             bundle: bundle.path(),
-            channel: theirs,
             namespaces: joins,
-            cgroup: Some(cgroup.entry()?),
             sources: Some(sources),
             gate: with_gate.then_some(gate),
             console,
@@ -134,9 +132,14 @@ pub fn prepare(
             handed_on: global.handed_on,
             listen_fds: global.listen_fds,
         };
-        let init = making.init.insert(InitProcess::spawn(ours, init)?);
+        let v2_dir = entry.v2_dir.as_ref().map(AsFd::as_fd);
+        let spawned = match Spawned::clone(plan.stages.first_clone, v2_dir)? {
+            Side::Child(channel) => init::run(init, &entry, channel),
+            Side::Parent(spawned) => spawned,
+        };
+        let init = making.init.insert(spawned);
         let to = Attendance { spec: &spec, process: &process, plan: &plan, dir: &making.dir };
-        init.attend(&to, &mut making.state)
+        attend(init, &to, &mut making.state)
     };
     match make() {
         Ok(()) => making.made(spec),
@@ -154,7 +157,7 @@ struct Making {
     lock: Lock,
     state: State,
     cgroup: Option<Cgroup>,
-    init: Option<InitProcess>,
+    init: Option<Spawned>,
 }
 
 impl Making {
@@ -181,7 +184,7 @@ fn undo(
     dir: ContainerDir,
     state: &State,
     cgroup: Option<Cgroup>,
-    init: Option<InitProcess>,
+    init: Option<Spawned>,
     spec: &Spec,
     log: &mut Log,
 ) {
@@ -213,7 +216,7 @@ fn undo(
 ///
 /// # Errors
 /// What writing or sending said.
-pub fn announce(init: &InitProcess, options: &CreateOptions) -> Result<()> {
+pub fn announce(init: &Spawned, options: &CreateOptions) -> Result<()> {
     if let Some(path) = &options.pid_file {
         replace_given(path, init.pid.to_string().as_bytes())
             .context(|| format!("write the pid file {}", path.display()))?;
@@ -230,7 +233,7 @@ pub fn announce(init: &InitProcess, options: &CreateOptions) -> Result<()> {
 /// What connecting or sending said.
 pub fn send_pidfd(path: &std::path::Path, pidfd: &OwnedFd) -> Result<()> {
     let socket = console::connect_socket(path)?;
-    send_with_fds(&socket, b"pidfd", &[std::os::fd::AsFd::as_fd(pidfd)])
+    send_with_fds(&socket, b"pidfd", &[pidfd.as_fd()])
         .context(|| format!("send the pidfd over {}", path.display()))
 }
 

@@ -1,1 +1,333 @@
-//! `skeg exec`.
+//! `skeg exec`: another process in a container that runs.
+//!
+//! A first process enters the cgroup and joins the namespaces of the init process, the PID namespace last (row C4); a
+//! second one, which is in that PID namespace, gets its security from the same function as the init process (row C7)
+//! and becomes the program.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+
+use nix::fcntl::OFlag;
+use nix::sys::prctl;
+use nix::sys::stat::Mode;
+use nix::unistd::{Pid, Uid};
+use oci_spec::runtime::{Capabilities, LinuxCapabilities, LinuxCapabilitiesBuilder, Process, Spec};
+
+use crate::bundle;
+use crate::cgroup::{Cgroup, CgroupEntry, SubCgroups};
+use crate::cli::ExecOptions;
+use crate::console::{self, Foreground};
+use crate::create::{Global, send_pidfd};
+use crate::error::{Context as _, Error, Result};
+use crate::init::{
+    die_with_parent, go_on_as_sibling, hand_over_listener, leave, listen_variables, wait_to_proceed,
+};
+use crate::log::Log;
+use crate::namespaces::{MOUNT, PID, USER};
+use crate::process::{self, Program, Security, set_limits};
+use crate::security::seccomp::{self, Filter};
+use crate::security::{caps, lsm, notify};
+use crate::spawn::{Request, Side, Spawned};
+use crate::state::{Container, Status};
+use crate::sync::{Channel, Message};
+use crate::sys::clone::{self, exit_now};
+use crate::sys::path::{open_given, replace_given};
+use crate::sys::process as sys;
+use crate::sys::procfs::Procfs;
+
+/// What the exec process has of the runtime.
+struct Exec<'a> {
+    process: &'a Process,
+    spec: &'a Spec,
+    filter: Option<&'a Filter>,
+    /// The init process, whose namespaces are joined.
+    init: OwnedFd,
+    /// `CLONE_NEW*` bits of the namespaces that the container does not share with the runtime.
+    namespaces: u64,
+    /// The root directory of a container without a mount namespace of its own.
+    root: Option<OwnedFd>,
+    console: Option<OwnedFd>,
+    procfs: Option<Procfs>,
+    handed_on: u32,
+    listen_fds: u32,
+}
+
+/// Runs a process in the container and waits for it, unless detached. Returns the exit status.
+///
+/// # Errors
+/// A container that does not run; what could not be done, and why.
+pub fn exec(global: &Global, options: &ExecOptions, log: &mut Log) -> Result<i32> {
+    let container = Container::load(&global.root, &options.id)?;
+    check_status(&container, options)?;
+    let init = container.init()?.ok_or_else(|| Error::new("cannot exec in a stopped container"))?;
+    let config = bundle::parse_config(container.dir.read_config()?)?;
+    let spec = &config.value;
+    let process = exec_process(spec, options, log)?;
+    bundle::validate_process(&process, if options.process.is_some() { "" } else { "/process" })?;
+    let filter = compile_filter(spec)?;
+    let cgroup = Cgroup::open(&container.state.cgroup);
+    let groups: Vec<&str> = options.cgroups.iter().map(String::as_str).collect();
+    let entry = cgroup.entry_below(&SubCgroups::parse(&groups)?)?;
+    let mut foreground = if options.detach { None } else { Some(Foreground::new()?) };
+    let (console, master) = open_console(&process, options)?;
+    let exec = Exec {
+        process: &process,
+        spec,
+        filter: filter.as_ref(),
+        root: open_root(&container)?,
+        init,
+        namespaces: container.state.namespaces,
+        console,
+        procfs: lsm::wants_labels(&process).then(Procfs::processes).transpose()?,
+        handed_on: global.handed_on,
+        listen_fds: global.listen_fds,
+    };
+    let v2_dir = entry.v2_dir.as_ref().map(AsFd::as_fd);
+    let mut spawned = match Spawned::clone(0, v2_dir)? {
+        Side::Child(channel) => run(exec, &entry, &channel),
+        Side::Parent(spawned) => spawned,
+    };
+    let score = process.oom_score_adj().or_else(|| spec.process().as_ref()?.oom_score_adj());
+    let mut start = || -> Result<()> {
+        spawned.adjust_oom_score(score)?;
+        attend(&mut spawned, spec, &process, &container)?;
+        if let (Some(foreground), Some(master)) = (&mut foreground, &master) {
+            foreground.attach(console::receive_master(master)?)?;
+        }
+        announce(&spawned, options)?;
+        spawned.answer(&Message::Proceed)?;
+        spawned.wait_for_execve()
+    };
+    start().inspect_err(|_| spawned.destroy())?;
+    match foreground {
+        Some(foreground) => foreground.wait(&spawned.pidfd),
+        None => Ok(0),
+    }
+}
+
+fn check_status(container: &Container, options: &ExecOptions) -> Result<()> {
+    match container.status()? {
+        Status::Stopped | Status::Creating => Err(Error::new("cannot exec in a stopped container")),
+        Status::Paused if !options.ignore_paused => {
+            Err(Error::new("cannot exec in a paused container (use --ignore-paused to override)"))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The process object: a file of the manager's, or the container's own with what the flags change (runc-exec(8)).
+fn exec_process(spec: &Spec, options: &ExecOptions, log: &mut Log) -> Result<Process> {
+    if let Some(path) = &options.process {
+        let loaded = bundle::load_process(path)?;
+        loaded.warnings.iter().for_each(|warning| log.warn(warning.as_str()));
+        return Ok(loaded.value);
+    }
+    let mut process = spec.process().clone().ok_or_else(|| Error::new("/process: must be given"))?;
+    process.set_args(Some(options.args.clone())).set_terminal(Some(options.tty));
+    if let Some(cwd) = &options.cwd {
+        process.set_cwd(cwd.clone());
+    }
+    let mut env = process.env().clone().unwrap_or_default();
+    env.extend(options.env.iter().cloned());
+    process.set_env(Some(env));
+    let mut user = process.user().clone();
+    if let Some(wanted) = options.user {
+        user.set_uid(wanted.uid);
+        user.set_gid(wanted.gid.unwrap_or(user.gid()));
+    }
+    if !options.additional_gids.is_empty() {
+        let mut groups = user.additional_gids().clone().unwrap_or_default();
+        groups.extend(&options.additional_gids);
+        user.set_additional_gids(Some(groups));
+    }
+    process.set_user(user);
+    if !options.capabilities.is_empty() {
+        process.set_capabilities(Some(add_capabilities(
+            process.capabilities().as_ref(),
+            &options.capabilities,
+            log,
+        )?));
+    }
+    if options.no_new_privs {
+        process.set_no_new_privileges(Some(true));
+    }
+    if let Some(label) = &options.process_label {
+        process.set_selinux_label(Some(label.clone()));
+    }
+    if let Some(profile) = &options.apparmor {
+        process.set_apparmor_profile(Some(profile.clone()));
+    }
+    Ok(process)
+}
+
+/// `--cap`: into the bounding, effective and permitted sets, never the inheritable one (row E1, CVE-2022-29162).
+fn add_capabilities(
+    own: Option<&LinuxCapabilities>,
+    names: &[String],
+    log: &mut Log,
+) -> Result<LinuxCapabilities> {
+    let none = Capabilities::new();
+    let mut added = Capabilities::new();
+    for name in names {
+        match caps::parse(name) {
+            Some(capability) => drop(added.insert(capability)),
+            None => log.warn(format!("--cap {name:?}: no such capability, ignored")),
+        }
+    }
+    let with =
+        |set: Option<&Capabilities>| set.unwrap_or(&none).union(&added).copied().collect::<Capabilities>();
+    let own_set =
+        |get: fn(&LinuxCapabilities) -> &Option<Capabilities>| own.and_then(|own| get(own).as_ref());
+    LinuxCapabilitiesBuilder::default()
+        .bounding(with(own_set(LinuxCapabilities::bounding)))
+        .effective(with(own_set(LinuxCapabilities::effective)))
+        .permitted(with(own_set(LinuxCapabilities::permitted)))
+        .inheritable(own_set(LinuxCapabilities::inheritable).cloned().unwrap_or_default())
+        .ambient(own_set(LinuxCapabilities::ambient).cloned().unwrap_or_default())
+        .build()
+        .map_err(|error| Error::new(format!("--cap: {error}")))
+}
+
+fn compile_filter(spec: &Spec) -> Result<Option<Filter>> {
+    let profile = spec.linux().as_ref().and_then(|linux| linux.seccomp().as_ref());
+    profile.filter(|profile| !seccomp::allows_all(profile)).map(seccomp::compile).transpose()
+}
+
+/// Where the terminal goes: the console socket, or our own foreground half, whose end comes second.
+fn open_console(process: &Process, options: &ExecOptions) -> Result<(Option<OwnedFd>, Option<OwnedFd>)> {
+    match (process.terminal() == Some(true), &options.console_socket) {
+        (true, Some(path)) => console::connect_socket(path).map(|socket| (Some(socket), None)),
+        (true, None) if options.detach => {
+            // runc's words.
+            Err(Error::new("cannot allocate tty if runc will detach without setting console socket"))
+        }
+        (true, None) => console::socket_pair().map(|(ours, theirs)| (Some(theirs), Some(ours))),
+        (false, Some(_)) => {
+            Err(Error::new("cannot use console socket if runc will not detach or allocate tty"))
+        }
+        (false, None) => Ok((None, None)),
+    }
+}
+
+/// Without a mount namespace of its own the container's root is a chroot that setns(2) does not bring along.
+fn open_root(container: &Container) -> Result<Option<OwnedFd>> {
+    if container.state.namespaces & MOUNT != 0 {
+        return Ok(None);
+    }
+    Procfs::processes()?
+        .open_magic_link(Pid::from_raw(container.state.pid), "root", OFlag::O_PATH | OFlag::O_DIRECTORY)
+        .context(|| "open the root of the init process")
+        .map(Some)
+}
+
+fn attend(spawned: &mut Spawned, spec: &Spec, process: &Process, container: &Container) -> Result<()> {
+    loop {
+        match spawned.next_request()? {
+            Request::SeccompListener(listener) => {
+                notify::hand_over(spec, &container.state, spawned.pid, &listener)?;
+                spawned.answer(&Message::ListenerSent)?;
+            }
+            Request::Ready => {
+                return set_limits(spawned.pid, process.rlimits().as_deref().unwrap_or_default());
+            }
+            other => return Err(Error::new(format!("the exec process sent {other:?} out of turn"))),
+        }
+    }
+}
+
+fn announce(spawned: &Spawned, options: &ExecOptions) -> Result<()> {
+    if let Some(path) = &options.pid_file {
+        replace_given(path, spawned.pid.to_string().as_bytes())
+            .context(|| format!("write the pid file {}", path.display()))?;
+    }
+    if let Some(path) = &options.pidfd_socket {
+        send_pidfd(path, &spawned.pidfd)?;
+    }
+    Ok(())
+}
+
+/// The child's half.
+fn run(mut exec: Exec<'_>, cgroup: &CgroupEntry, channel: &Channel) -> ! {
+    let error = match exec.prepare(cgroup, channel) {
+        Ok(program) => {
+            let security = exec.security(None);
+            leave(&security, exec.handed_on, &program, || drop(channel.send(&Message::Executing)))
+        }
+        Err(error) => error,
+    };
+    let _ = channel.send(&Message::Error(error));
+    exit_now(1)
+}
+
+impl Exec<'_> {
+    fn prepare(&mut self, cgroup: &CgroupEntry, channel: &Channel) -> Result<Program> {
+        die_with_parent()?;
+        let affinity = self.process.exec_cpu_affinity().as_ref();
+        let list = |cpus: Option<&String>| cpus.map_or(Ok(()), |cpus| process::set_affinity(cpus));
+        list(affinity.and_then(|affinity| affinity.initial().as_ref()))?;
+        cgroup.enter_self()?;
+        list(affinity.and_then(|affinity| affinity.cpu_affinity_final().as_ref()))?;
+        // conmon kills by process group.
+        nix::unistd::setsid().context(|| "make a session")?;
+        self.join(channel)?;
+        let terminal = self.make_terminal()?;
+        let owner = Uid::from_raw(self.process.user().uid());
+        match terminal {
+            Some(peer) => console::take_terminal(peer, owner)?,
+            None => console::give_pipes_to(owner)?,
+        }
+        let listener = process::apply_process_security(&self.security(self.procfs.as_ref()))?;
+        let program = Program::find(self.process, &listen_variables(self.listen_fds))?;
+        hand_over_listener(channel, listener)?;
+        wait_to_proceed(channel)?;
+        Ok(program)
+    }
+
+    /// The namespaces of the init process as it is in them now, by its pidfd; the PID namespace last and for a second
+    /// process, which alone is seen from inside.
+    fn join(&mut self, channel: &Channel) -> Result<()> {
+        let what = || "join the namespaces of the container";
+        let others = self.namespaces & !PID;
+        if others != 0 {
+            clone::join(&self.init, others).context(what)?;
+        }
+        if let Some(root) = self.root.take() {
+            nix::unistd::fchdir(&root)
+                .and_then(|()| nix::unistd::chroot("."))
+                .context(|| "enter the root")?;
+        }
+        if others & USER != 0 {
+            sys::set_ids(0, 0, None).context(|| "become root in the user namespace")?;
+            prctl::set_dumpable(false).context(|| "stop being dumpable")?;
+            die_with_parent()?;
+        }
+        if self.namespaces & PID != 0 {
+            clone::join(&self.init, PID).context(what)?;
+            go_on_as_sibling(channel, 0)?;
+        }
+        Ok(())
+    }
+
+    fn make_terminal(&mut self) -> Result<Option<OwnedFd>> {
+        let Some(socket) = self.console.take() else { return Ok(None) };
+        let root = open_given(Path::new("/"), OFlag::O_PATH | OFlag::O_DIRECTORY, Mode::empty())
+            .context(|| "open the root")?;
+        let pty = console::open_pty(&root)?;
+        if let Some(size) = self.process.console_size() {
+            console::set_size(&pty.master, &size)?;
+        }
+        console::send_master(&socket, &pty.master)?;
+        Ok(Some(pty.peer))
+    }
+
+    fn security<'a>(&'a self, procfs: Option<&'a Procfs>) -> Security<'a> {
+        Security {
+            process: self.process,
+            personality: self.spec.linux().as_ref().and_then(|linux| linux.personality().as_ref()),
+            seccomp: self.filter,
+            new_keyring: true,
+            procfs,
+            may_set_groups: true,
+        }
+    }
+}

@@ -114,7 +114,7 @@ fn outcome(bytes: &[u8]) -> Result<()> {
         Some(rest) => (true, rest),
         None => (false, bytes),
     };
-    match sync::decode(rest, Vec::new()) {
+    match sync::decode(rest) {
         Some(Message::Error(error)) => Err(error),
         _ if announced && rest.is_empty() => Ok(()),
         _ => Err(Error::new("the init process has died before it executed the container's program")),

@@ -4,7 +4,7 @@
 //! return into the runtime's code: every way out is execve or `_exit`. What fails is reported once, over the channel
 //! until the runtime has said `Proceed`, and through the gate to `start` after that.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::path::Path;
 
 use nix::fcntl::OFlag;
@@ -22,7 +22,7 @@ use crate::gate::Gate;
 use crate::hooks::{self, Kind};
 use crate::namespaces::{CGROUP, NETWORK, OpenNamespace, PID, TIME, USER};
 use crate::plan::{Fork, Plan};
-use crate::process::{self, Program};
+use crate::process::{self, Program, Security};
 use crate::rootfs::Rootfs;
 use crate::rootfs::sources::MountSources;
 use crate::state::{State, Status};
@@ -47,12 +47,8 @@ pub struct Init<'a> {
     pub state: &'a State,
     /// The bundle's path: the working directory of hooks that run on the host's files.
     pub bundle: &'a Path,
-    /// Its end of the channel.
-    pub channel: Channel,
     /// The namespaces to join.
     pub namespaces: Vec<OpenNamespace>,
-    /// The way into the v1 cgroups.
-    pub cgroup: Option<CgroupEntry>,
     /// What the runtime opened of the host's file systems.
     pub sources: Option<MountSources>,
     /// Where to wait for `start`; none for `run`.
@@ -70,8 +66,8 @@ pub struct Init<'a> {
 }
 
 /// Runs the checklist.
-pub fn run(init: Init<'_>) -> ! {
-    let status = match init.become_container() {
+pub fn run(init: Init<'_>, cgroup: &CgroupEntry, channel: Channel) -> ! {
+    let status = match init.become_container(cgroup, channel) {
         Ok(never) => match never {},
         Err(Failed::ToRuntime(channel, error)) => report(&error, |message| drop(channel.send(message))),
         Err(Failed::ToStart(gate, error)) => report(&error, |message| gate.tell(message)),
@@ -85,6 +81,9 @@ fn report(error: &Error, tell: impl FnOnce(&Message)) -> u8 {
     1
 }
 
+/// Nothing: execve does not return.
+enum Never {}
+
 /// What failed, and who is to hear of it.
 enum Failed {
     /// The runtime still waits.
@@ -93,54 +92,48 @@ enum Failed {
     ToStart(Gate, Error),
 }
 
-/// Nothing: execve does not return.
-enum Never {}
-
 impl Init<'_> {
-    fn become_container(mut self) -> std::result::Result<Never, Failed> {
-        let program = match self.prepare() {
+    fn become_container(
+        mut self,
+        cgroup: &CgroupEntry,
+        channel: Channel,
+    ) -> std::result::Result<Never, Failed> {
+        let program = match self.prepare(cgroup, &channel) {
             Ok(program) => program,
-            Err(error) => return Err(Failed::ToRuntime(self.channel, error)),
+            Err(error) => return Err(Failed::ToRuntime(channel, error)),
         };
         let Some(gate) = self.gate.take() else {
-            let error = self.execute(&program, |channel, message| drop(channel.send(message)));
-            return Err(Failed::ToRuntime(self.channel, error));
+            let error = self.execute(&program, |message| drop(channel.send(message)));
+            return Err(Failed::ToRuntime(channel, error));
         };
         // Nobody is at the other end any more once `create` has returned.
         let error = match gate.wait() {
-            Ok(()) => self.execute(&program, |_, message| gate.tell(message)),
+            Ok(()) => self.execute(&program, |message| gate.tell(message)),
             Err(error) => error,
         };
         Err(Failed::ToStart(gate, error))
     }
 
     /// Everything up to the gate.
-    fn prepare(&mut self) -> Result<Program> {
+    fn prepare(&mut self, cgroup: &CgroupEntry, channel: &Channel) -> Result<Program> {
         die_with_parent()?;
         nix::unistd::setsid().context(|| "make a session")?;
-        if let Some(cgroup) = self.cgroup.take() {
-            cgroup.enter_self()?;
-        }
-        self.enter_namespaces()?;
+        cgroup.enter_self()?;
+        self.enter_namespaces(channel)?;
         if self.plan.namespaces.is_new(NETWORK) {
             bring_loopback_up()?;
         }
-        let terminal = self.make_root()?;
+        let terminal = self.make_root(channel)?;
         self.set_names()?;
         let listener = self.take_identity(terminal)?;
         let program = Program::find(self.process, &listen_variables(self.listen_fds))?;
-        self.hand_over_listener(listener)?;
-        // From here on the runtime's end is no reason to end (it returns after `create`); but only once it has said so.
-        prctl::set_pdeathsig(None::<Signal>).context(|| "clear the parent-death signal")?;
-        self.channel.send(&Message::Ready)?;
-        match self.channel.receive_or_end()? {
-            Message::Proceed => Ok(program),
-            other => Err(unexpected(&other)),
-        }
+        hand_over_listener(channel, listener)?;
+        wait_to_proceed(channel)?;
+        Ok(program)
     }
 
     /// Joins what exists and makes what the clone could not make, in the order that the plan's stages ask for.
-    fn enter_namespaces(&mut self) -> Result<()> {
+    fn enter_namespaces(&self, channel: &Channel) -> Result<()> {
         let namespaces = &self.plan.namespaces;
         for namespace in self.namespaces.iter().filter(|namespace| namespace.kind != PID) {
             namespace.join()?;
@@ -149,14 +142,14 @@ impl Init<'_> {
             self.become_root_of_namespace()?;
         }
         if let Some(Fork::BeforeRootfs(kinds)) = self.plan.stages.fork {
-            self.fork(kinds)?;
+            go_on_as_sibling(channel, kinds)?;
         }
         if namespaces.is_new(TIME) {
             timens::unshare()?;
         }
         if namespaces.is_new(USER) || namespaces.is_new(TIME) {
-            self.channel.send(&Message::NeedsMaps)?;
-            match self.channel.receive_or_end()? {
+            channel.send(&Message::NeedsMaps)?;
+            match channel.receive_or_end()? {
                 Message::Mapped => {}
                 other => return Err(unexpected(&other)),
             }
@@ -185,30 +178,16 @@ impl Init<'_> {
         die_with_parent()
     }
 
-    /// Goes on as another process, whose parent is the runtime as well.
-    fn fork(&self, kinds: u64) -> Result<()> {
-        match clone_process(kinds, None, true).context(|| "fork the init process")? {
-            Cloned::Parent { pid, .. } => {
-                self.channel.send(&Message::Forked(pid))?;
-                exit_now(0)
-            }
-            Cloned::Child => {
-                die_with_parent()?;
-                nix::unistd::setsid().context(|| "make a session").map(drop)
-            }
-        }
-    }
-
     /// The root file system, from the first mount to the last mask. Returns the peer of the terminal.
-    fn make_root(&mut self) -> Result<Option<OwnedFd>> {
+    fn make_root(&mut self, channel: &Channel) -> Result<Option<OwnedFd>> {
         let spec_hooks = self.spec.hooks().as_ref();
         let sources = self.sources.take().ok_or_else(|| Error::new("the root file system has been made"))?;
         let mut rootfs = Rootfs::attach(&self.plan.rootfs, self.bundle, sources)?;
         rootfs.mount()?;
         rootfs.make_devices()?;
         if spec_hooks.is_some_and(runs_on_host) {
-            self.channel.send(&Message::RootfsMounted)?;
-            match self.channel.receive_or_end()? {
+            channel.send(&Message::RootfsMounted)?;
+            match channel.receive_or_end()? {
                 Message::HooksDone => {}
                 other => return Err(unexpected(&other)),
             }
@@ -219,7 +198,7 @@ impl Init<'_> {
         }
         rootfs.pivot()?;
         if self.plan.stages.fork == Some(Fork::AfterPivot) {
-            self.join_pid_namespace()?;
+            self.join_pid_namespace(channel)?;
         }
         let terminal = self.make_terminal(&rootfs)?;
         make_working_directory(&rootfs, self.process.cwd())?;
@@ -231,11 +210,11 @@ impl Init<'_> {
         Ok(terminal)
     }
 
-    fn join_pid_namespace(&self) -> Result<()> {
+    fn join_pid_namespace(&self, channel: &Channel) -> Result<()> {
         for namespace in self.namespaces.iter().filter(|namespace| namespace.kind == PID) {
             namespace.join()?;
         }
-        self.fork(0)
+        go_on_as_sibling(channel, 0)
     }
 
     /// The terminal comes from the container's own devpts; its master goes to the manager or to our foreground half.
@@ -270,40 +249,19 @@ impl Init<'_> {
         process::apply_process_security(&security)
     }
 
-    fn hand_over_listener(&self, listener: Option<OwnedFd>) -> Result<()> {
-        let Some(listener) = listener else { return Ok(()) };
-        self.channel.send_listener(std::os::fd::AsFd::as_fd(&listener))?;
-        match self.channel.receive_or_end()? {
-            Message::ListenerSent => Ok(()),
-            other => Err(unexpected(&other)),
-        }
-    }
-
-    /// The last steps; returns only to say why execve failed.
-    fn execute(&self, program: &Program, tell: impl Fn(&Channel, &Message)) -> Error {
+    /// startContainer hooks, then the program; returns only to say what failed.
+    fn execute(&self, program: &Program, tell: impl Fn(&Message)) -> Error {
         let hooks = self.spec.hooks().as_ref().and_then(|hooks| hooks.start_container().as_deref());
-        let prepare = || -> Result<()> {
-            if let Some(hooks) = hooks {
-                let state = self.hook_state(Status::Created)?;
-                hooks::run(Kind::StartContainer, hooks, &state, None)?;
-            }
-            mark_cloexec_from(3).context(|| "close descriptors")?;
-            set_inheritable_range(3, self.handed_on).context(|| "hand descriptors on")?;
-            sys::reset_signals().context(|| "reset the signals")
-        };
-        if let Err(error) = prepare() {
-            return error;
-        }
-        tell(&self.channel, &Message::Executing);
-        let security = self.plan.security(self.spec, self.process, None, false);
-        if let Some(filter) = security.late_filter() {
-            if let Err(error) =
-                seccomp::load(&filter.program, filter.flags).context(|| "load the seccomp filter")
-            {
+        if let Some(hooks) = hooks {
+            let ran = self
+                .hook_state(Status::Created)
+                .and_then(|state| hooks::run(Kind::StartContainer, hooks, &state, None));
+            if let Err(error) = ran {
                 return error;
             }
         }
-        program.execute()
+        let security = self.plan.security(self.spec, self.process, None, false);
+        leave(&security, self.handed_on, program, || tell(&Message::Executing))
     }
 
     /// In the container's PID namespace, where these hooks run, the init process has the number that it sees.
@@ -321,9 +279,30 @@ fn runs_on_host(hooks: &Hooks) -> bool {
         .any(|hooks| hooks.as_ref().is_some_and(|hooks| !hooks.is_empty()))
 }
 
+/// Goes on as another process, in new namespaces of these `CLONE_NEW*` bits and in the PID namespace that was joined,
+/// whose parent is the runtime as well.
+///
+/// # Errors
+/// The errno of clone3(2) or setsid(2).
+pub fn go_on_as_sibling(channel: &Channel, kinds: u64) -> Result<()> {
+    match clone_process(kinds, None, true).context(|| "fork")? {
+        Cloned::Parent { pid, .. } => {
+            channel.send(&Message::Forked(pid))?;
+            exit_now(0)
+        }
+        Cloned::Child => {
+            die_with_parent()?;
+            nix::unistd::setsid().context(|| "make a session").map(drop)
+        }
+    }
+}
+
 /// A runtime that is killed leaves no half-made container behind. The parent may have died before the call: then the
 /// channel's end of file ends this process at the next message.
-fn die_with_parent() -> Result<()> {
+///
+/// # Errors
+/// The errno of prctl(2).
+pub fn die_with_parent() -> Result<()> {
     prctl::set_pdeathsig(Signal::SIGKILL).context(|| "set the parent-death signal")
 }
 
@@ -344,6 +323,54 @@ fn make_working_directory(rootfs: &Rootfs<'_>, cwd: &Path) -> Result<()> {
     // A directory that cannot be made is an error when it is entered, which says more.
     let _ = mkdir_all_in_root(rootfs.root(), cwd, Mode::from_bits_truncate(0o755));
     Ok(())
+}
+
+/// Gives the seccomp listener, if any, to the runtime, and waits until it has been handed on.
+///
+/// # Errors
+/// The runtime has ended.
+pub fn hand_over_listener(channel: &Channel, listener: Option<OwnedFd>) -> Result<()> {
+    let Some(listener) = listener else { return Ok(()) };
+    channel.send(&Message::SeccompListener(listener.as_raw_fd()))?;
+    match channel.receive_or_end()? {
+        Message::ListenerSent => Ok(()),
+        other => Err(unexpected(&other)),
+    }
+}
+
+/// Says that all is set, and waits. From here on the runtime's end is no reason to end (it returns after `create`), but
+/// only once it has said so.
+///
+/// # Errors
+/// The runtime has ended.
+pub fn wait_to_proceed(channel: &Channel) -> Result<()> {
+    prctl::set_pdeathsig(None::<Signal>).context(|| "clear the parent-death signal")?;
+    channel.send(&Message::Ready)?;
+    match channel.receive_or_end()? {
+        Message::Proceed => Ok(()),
+        other => Err(unexpected(&other)),
+    }
+}
+
+/// The very last steps, the same for the init process and an exec process: descriptors, signals, the announcement, and
+/// the filter that nothing but execve has to pass. Returns only to say what failed.
+pub fn leave(security: &Security<'_>, handed_on: u32, program: &Program, announce: impl FnOnce()) -> Error {
+    let prepare = || -> Result<()> {
+        mark_cloexec_from(3).context(|| "close descriptors")?;
+        set_inheritable_range(3, handed_on).context(|| "hand descriptors on")?;
+        sys::reset_signals().context(|| "reset the signals")
+    };
+    if let Err(error) = prepare() {
+        return error;
+    }
+    announce();
+    if let Some(filter) = security.late_filter() {
+        if let Err(error) = seccomp::load(&filter.program, filter.flags).context(|| "load the seccomp filter")
+        {
+            return error;
+        }
+    }
+    program.execute()
 }
 
 /// What sd_listen_fds(3) looks for: the sockets are meant for the process with this number.

@@ -1,1 +1,100 @@
-//! `skeg list`.
+//! `skeg list`: what is printed about all containers.
+
+use std::fmt::Write as _;
+
+use crate::cli::ListFormat;
+use crate::error::{Error, Result};
+use crate::state_cmd::ContainerStatus;
+
+const HEADER: [&str; 6] = ["ID", "PID", "STATUS", "BUNDLE", "CREATED", "OWNER"];
+/// The least width of a column with the space after it, and that space (runc's table).
+const MIN_WIDTH: usize = 12;
+const PADDING: usize = 3;
+
+/// What `skeg list` prints. Without a container that is the header, an empty array (where runc prints `null`), or
+/// nothing.
+///
+/// # Errors
+/// A path that is not UTF-8, in JSON.
+pub fn text(containers: &[ContainerStatus<'_>], format: ListFormat) -> Result<String> {
+    match format {
+        ListFormat::Quiet => Ok(containers.iter().flat_map(|container| [container.id, "\n"]).collect()),
+        ListFormat::Json => serde_json::to_string(containers)
+            .map(|text| text + "\n")
+            .map_err(|error| Error::new(format!("print the list of containers: {error}"))),
+        ListFormat::Table => Ok(table(containers)),
+    }
+}
+
+fn table(containers: &[ContainerStatus<'_>]) -> String {
+    let rows: Vec<[String; 6]> = std::iter::once(HEADER.map(str::to_owned))
+        .chain(containers.iter().map(|container| {
+            [
+                container.id.to_owned(),
+                container.pid.to_string(),
+                container.status.to_owned(),
+                // A bundle's name cannot forge a row (row G9).
+                container.bundle.display().to_string().escape_debug().to_string(),
+                container.created.to_owned(),
+                container.owner.clone(),
+            ]
+        }))
+        .collect();
+    let mut widths = [0; 6];
+    for row in &rows {
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = MIN_WIDTH.max(*width).max(cell.chars().count() + PADDING);
+        }
+    }
+    let mut text = String::new();
+    for row in &rows {
+        for (cell, width) in row[..5].iter().zip(widths) {
+            // Writing to a String cannot fail.
+            let _ = write!(text, "{cell:width$}");
+        }
+        text.push_str(&row[5]);
+        text.push('\n');
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::state_cmd::tests::example;
+
+    /// As runc 1.1.5 printed the same container.
+    #[test]
+    fn the_table_is_that_of_runc() {
+        let expected = "\
+ID          PID         STATUS      BUNDLE        CREATED                          OWNER
+web         28013       created     /tmp/cli/rb   2026-11-21T02:26:49.440597107Z   root
+";
+        assert_eq!(text(&[example()], ListFormat::Table).unwrap(), expected);
+        let header = "ID          PID         STATUS      BUNDLE      CREATED     OWNER\n";
+        assert_eq!(text(&[], ListFormat::Table).unwrap(), header);
+    }
+
+    #[test]
+    fn json_and_ids() {
+        let json = text(&[example(), example()], ListFormat::Json).unwrap();
+        let list: serde_json::Value = serde_json::from_str(&json).unwrap();
+        assert_eq!(list[1]["owner"], "root");
+        assert_eq!((json.lines().count(), list.as_array().unwrap().len()), (1, 2));
+        assert_eq!(text(&[], ListFormat::Json).unwrap(), "[]\n");
+        assert_eq!(text(&[example(), example()], ListFormat::Quiet).unwrap(), "web\nweb\n");
+        assert_eq!(text(&[], ListFormat::Quiet).unwrap(), "");
+    }
+
+    /// security.md G9: no path makes another row.
+    #[test]
+    fn g9_a_path_cannot_forge_a_row() {
+        let container =
+            crate::state_cmd::ContainerStatus { bundle: Path::new("/a\nweb 1\x1b[31m"), ..example() };
+        let table = text(&[container], ListFormat::Table).unwrap();
+        assert_eq!(table.lines().count(), 2);
+        assert!(!table.contains('\x1b'));
+    }
+}

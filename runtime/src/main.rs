@@ -1,3 +1,125 @@
-//! The `skeg` binary.
+//! The `skeg` binary: read the command line, seal ourselves where a container will see us, run one command, print one
+//! error.
 
-fn main() {}
+use std::ffi::OsString;
+use std::io::Write as _;
+use std::process::ExitCode;
+
+use nix::sys::prctl;
+use nix::sys::stat::Mode;
+use skeg::cgroup::{self, Manager};
+use skeg::cli::{self, CgroupManager, Command, GlobalOptions, Invocation};
+use skeg::create::{self, Global};
+use skeg::error::{Context as _, Error, Result};
+use skeg::log::{Level, Log};
+use skeg::state::Container;
+use skeg::sys::{fd, seal};
+use skeg::{delete, exec, kill, run, start};
+
+/// What runc returns for a failed command.
+const FAILURE: u8 = 1;
+/// What runc returns for a failed `exec`, which otherwise returns the status of the program.
+const EXEC_FAILURE: u8 = 255;
+
+fn main() -> ExitCode {
+    let arguments: Vec<OsString> = std::env::args_os().skip(1).collect();
+    let invocation = match cli::parse(&arguments) {
+        Ok(invocation) => invocation,
+        Err(usage) => {
+            print(&usage.help);
+            return fail(&mut open_log(&usage.global), &usage.error, FAILURE);
+        }
+    };
+    let failure = if matches!(invocation.command, Command::Exec(_)) { EXEC_FAILURE } else { FAILURE };
+    let mut log = open_log(&invocation.global);
+    match dispatch(&invocation, &mut log) {
+        Ok(status) => {
+            log.flush();
+            ExitCode::from(u8::try_from(status).unwrap_or(failure))
+        }
+        Err(error) => fail(&mut log, &error, failure),
+    }
+}
+
+/// A log that cannot be opened is reported where there is always something: on standard error.
+fn open_log(global: &GlobalOptions) -> Log {
+    Log::open(global.log.as_deref(), global.log_format, global.log_level).unwrap_or_else(|error| {
+        let mut log = Log::stderr(Level::Warning);
+        log.warn(error.to_string());
+        log
+    })
+}
+
+fn fail(log: &mut Log, error: &Error, status: u8) -> ExitCode {
+    log.failure(error);
+    ExitCode::from(error.exit_status().unwrap_or(status))
+}
+
+fn print(text: &str) {
+    // A reader that has gone does not make the command fail.
+    let _ = std::io::stdout().write_all(text.as_bytes());
+}
+
+/// Runs the command; returns the exit status.
+fn dispatch(invocation: &Invocation, log: &mut Log) -> Result<i32> {
+    // Our own files have explicit modes; hooks get a sane one (row E15).
+    nix::sys::stat::umask(Mode::from_bits_truncate(0o022));
+    let options = &invocation.global;
+    match &invocation.command {
+        Command::Print(text) => print(text),
+        Command::Create(create) => {
+            let global = enter_containers(options, create.preserve_fds)?;
+            create::create(&global, create, log)?;
+        }
+        Command::Run(run) => {
+            let global = enter_containers(options, run.create.preserve_fds)?;
+            return run::run(&global, run, log);
+        }
+        Command::Exec(exec) => {
+            let global = enter_containers(options, exec.preserve_fds)?;
+            return exec::exec(&global, exec, log);
+        }
+        Command::Start(id) => start::start(&Container::load(&root(options), id)?, log)?,
+        Command::Kill { id, signal, all } => {
+            kill::kill(&Container::load(&root(options), id)?, *signal, *all)?
+        }
+        Command::Delete { id, force } => delete::delete(&root(options), id, *force, log)?,
+        Command::Checkpoint(_) => return Err(Error::new("checkpoint is not supported yet")),
+        Command::Restore(_) => return Err(Error::new("restore is not supported yet")),
+        _ => return Err(Error::new("not yet")),
+    }
+    Ok(0)
+}
+
+fn root(options: &GlobalOptions) -> std::path::PathBuf {
+    let is_root = nix::unistd::geteuid().is_root();
+    let runtime_dir = std::env::var_os("XDG_RUNTIME_DIR");
+    options.root.clone().unwrap_or_else(|| cli::default_root(is_root, runtime_dir.as_deref()))
+}
+
+/// What comes before any process of a container: nothing of the caller's leaks in, nobody inside can look at us.
+fn enter_containers(options: &GlobalOptions, preserve_fds: u32) -> Result<Global> {
+    let variable = std::env::var_os;
+    let own = std::process::id();
+    let listen_fds =
+        cli::listen_fds(variable("LISTEN_FDS").as_deref(), variable("LISTEN_PID").as_deref(), own)?;
+    let handed_on = preserve_fds.saturating_add(listen_fds);
+    fd::check_inherited(3, handed_on)?;
+    let first_own = i32::try_from(handed_on).ok().and_then(|count| count.checked_add(3));
+    let first_own = first_own.ok_or_else(|| Error::new(format!("cannot hand {handed_on} descriptors on")))?;
+    fd::mark_cloexec_from(first_own).context(|| "close the caller's descriptors")?;
+    seal::ensure_sealed()?;
+    let is_root = nix::unistd::geteuid().is_root();
+    if is_root {
+        // An unprivileged runtime has to open its child's uid_map, which is root's where the child is not dumpable.
+        prctl::set_dumpable(false).context(|| "stop being dumpable")?;
+    }
+    let manager = match options.cgroup_manager {
+        CgroupManager::Cgroupfs => Manager::Cgroupfs,
+        CgroupManager::Systemd => Manager::Systemd,
+        CgroupManager::Disabled => Manager::Disabled,
+    };
+    let rootless = options.rootless.unwrap_or(!is_root);
+    let cgroup = cgroup::Options { manager, rootless };
+    Ok(Global { root: root(options), cgroup, handed_on, listen_fds })
+}

@@ -5,7 +5,7 @@
 
 use std::path::PathBuf;
 
-use oci_spec::runtime::{LinuxSeccomp, Process, Spec};
+use oci_spec::runtime::{Process, Spec};
 
 use crate::cgroup::CgroupPaths;
 use crate::error::{Error, Result};
@@ -125,7 +125,10 @@ impl Plan {
                 _ => String::new(),
             },
             rootfs: rootfs::plan(spec, facts)?,
-            seccomp: seccomp.filter(|profile| !allows_all(profile)).map(seccomp::compile).transpose()?,
+            seccomp: seccomp
+                .filter(|profile| !seccomp::allows_all(profile))
+                .map(seccomp::compile)
+                .transpose()?,
             sysctls: sysctls.map(sysctl::plan).transpose()?.unwrap_or_default(),
             stages,
             namespaces,
@@ -168,12 +171,6 @@ pub fn facts(no_pivot: bool, cgroup: &CgroupPaths) -> rootfs::Facts {
     });
     let v2 = cgroup.v2.as_ref().map(|group| group.mount.clone());
     rootfs::Facts { no_pivot, cgroups: rootfs::CgroupMounts { v1: v1.collect(), v2 } }
-}
-
-/// A profile that decides nothing needs no filter.
-fn allows_all(profile: &LinuxSeccomp) -> bool {
-    profile.default_action() == oci_spec::runtime::LinuxSeccompAction::ScmpActAllow
-        && profile.syscalls().as_ref().is_none_or(Vec::is_empty)
 }
 
 /// The absolute path of the root file system, as `state` reports it.

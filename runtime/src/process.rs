@@ -238,6 +238,35 @@ fn personality_bits(personality: Option<&LinuxPersonality>) -> Result<u32> {
     })
 }
 
+/// Restricts this process to a list of CPUs (`0-3,7`; config.md, execCPUAffinity).
+///
+/// # Errors
+/// Text that is no such list; CPUs of which none is there.
+pub fn set_affinity(list: &str) -> Result<()> {
+    let mask = cpu_mask(list).ok_or_else(|| {
+        Error::new(format!("/process/execCPUAffinity: {list:?}: must be a list of CPUs like 0-3,7"))
+    })?;
+    sys::set_cpu_affinity(&mask).context(|| format!("/process/execCPUAffinity: run on CPUs {list:?}"))
+}
+
+/// The bits of a list of CPUs, 64 an element. CPUs above 8191 (`NR_CPUS` at its highest) are none.
+fn cpu_mask(list: &str) -> Option<Vec<u64>> {
+    const HIGHEST: usize = 8191;
+    let mut mask = Vec::new();
+    for part in list.split(',') {
+        let (first, last) = part.split_once('-').unwrap_or((part, part));
+        let (first, last): (usize, usize) = (first.trim().parse().ok()?, last.trim().parse().ok()?);
+        if first > last || last > HIGHEST {
+            return None;
+        }
+        mask.resize(mask.len().max(last / 64 + 1), 0_u64);
+        for cpu in first..=last {
+            *mask.get_mut(cpu / 64)? |= 1 << (cpu % 64);
+        }
+    }
+    Some(mask)
+}
+
 /// Sets the resource limits of the process `pid`, our child that has not been waited for.
 ///
 /// By the runtime and last: a low limit on files or memory would break the set-up itself, and raising one takes rights
@@ -384,6 +413,15 @@ mod tests {
     fn the_last_of_two_entries_of_a_name_counts() {
         let configured = ["A=1".to_owned(), "B=2".to_owned(), "A=3".to_owned()];
         assert_eq!(without_duplicates(&configured, &["B=4".to_owned()]), ["A=3", "B=4"]);
+    }
+
+    #[test]
+    fn cpu_lists_are_ranges_and_numbers() {
+        assert_eq!(cpu_mask("0-3,7"), Some(vec![0b1000_1111]));
+        assert_eq!(cpu_mask("64"), Some(vec![0, 1]));
+        for bad in ["", "a", "3-1", "-1", "1,,2", "8192", "0-99999999999"] {
+            assert_eq!(cpu_mask(bad), None, "{bad:?}");
+        }
     }
 
     /// security.md E18: nothing of the caller's personality stays.

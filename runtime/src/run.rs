@@ -10,6 +10,7 @@ use crate::error::{Context as _, Result};
 use crate::log::Log;
 use crate::start::run_poststart_hooks;
 use crate::state::{Container, GATE_CREATING};
+use crate::sync::Message;
 
 /// Creates and starts the container; in the foreground, waits for its end and removes it. Returns the exit status.
 ///
@@ -62,7 +63,7 @@ fn start_one(
         // From creating to running: the gate was never put up.
         created.dir.unlink(GATE_CREATING).context(|| "take down the start gate")?;
         drop(created.lock.take());
-        created.init.proceed()?;
+        created.init.answer(&Message::Proceed)?;
         created.init.wait_for_execve()?;
         run_poststart_hooks(&created.state, log)
     };

@@ -1,6 +1,6 @@
 //! The parent's half of create: clone, id maps, hooks, limits.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{BorrowedFd, OwnedFd};
 
 use nix::sys::wait::waitpid;
 use nix::unistd::Pid;
@@ -8,7 +8,6 @@ use oci_spec::runtime::{Process, Spec};
 
 use crate::error::{Context as _, Error, Result};
 use crate::hooks::{self, Kind};
-use crate::init::{self, Init};
 use crate::plan::Plan;
 use crate::process::set_limits;
 use crate::security::notify;
@@ -19,14 +18,37 @@ use crate::sys::pid;
 use crate::sys::procfs::{self, Procfs};
 use crate::timens;
 
-/// The process that becomes the container, as its parent sees it.
+/// A process that becomes the container's, or one in it, as its parent sees it.
 #[derive(Debug)]
-pub struct InitProcess {
+pub struct Spawned {
     /// Its number; it is our child and not waited for, so that the number stays its own.
     pub pid: Pid,
     /// The same for good.
     pub pidfd: OwnedFd,
     channel: Channel,
+}
+
+/// Which of the two processes goes on after [`Spawned::clone`].
+#[derive(Debug)]
+pub enum Side {
+    /// The runtime.
+    Parent(Spawned),
+    /// The process that becomes the container's, with its end of the channel. It must not return into the runtime's
+    /// code: it goes on in [`crate::init::run`] or in exec's own half.
+    Child(Channel),
+}
+
+/// What it asks of its parent that is not the same for the init process and for an exec process.
+#[derive(Debug)]
+pub enum Request {
+    /// Its id maps are wanted.
+    NeedsMaps,
+    /// Its mounts are made: host-side hooks may run.
+    RootfsMounted,
+    /// Its seccomp listener is to be handed on.
+    SeccompListener(OwnedFd),
+    /// It is ready.
+    Ready,
 }
 
 /// What the parent has to know while it attends to the init process.
@@ -42,71 +64,55 @@ pub struct Attendance<'a> {
     pub dir: &'a ContainerDir,
 }
 
-impl InitProcess {
-    /// Clones. The child goes on in [`init::run`] and never comes back here.
+impl Spawned {
+    /// Clones with `namespaces` into `cgroup`. Returns twice, as fork(2) does.
     ///
     /// # Errors
     /// The errno of clone3(2).
-    pub fn spawn(channel: Channel, init: Init<'_>) -> Result<Self> {
-        let cgroup = init.cgroup.as_ref().and_then(|entry| entry.v2_dir.as_ref()).map(AsFd::as_fd);
-        match clone_process(init.plan.stages.first_clone, cgroup, false) {
-            Ok(Cloned::Parent { pid, pidfd }) => Ok(Self { pid, pidfd, channel }),
-            Ok(Cloned::Child) => {
-                drop(channel);
-                init::run(init)
-            }
-            Err(errno) => Err(Error::from_errno("clone the init process", errno)),
+    pub fn clone(namespaces: u64, cgroup: Option<BorrowedFd<'_>>) -> Result<Side> {
+        let (ours, theirs) = Channel::pair()?;
+        match clone_process(namespaces, cgroup, false).context(|| "clone the process")? {
+            Cloned::Parent { pid, pidfd } => Ok(Side::Parent(Self { pid, pidfd, channel: ours })),
+            Cloned::Child => Ok(Side::Child(theirs)),
         }
     }
 
-    /// Answers the init process until it is ready: everything is set, and it waits for [`InitProcess::proceed`].
+    /// The next request, or what it reported, or how it died.
     ///
     /// # Errors
-    /// What the init process reported, or what failed here.
-    pub fn attend(&mut self, to: &Attendance<'_>, state: &mut State) -> Result<()> {
-        self.adjust_oom_score(to.process)?;
+    /// It failed.
+    pub fn next_request(&mut self) -> Result<Request> {
         loop {
-            match self.channel.receive()? {
-                Some(Message::Forked(pid)) => self.replace(pid)?,
-                Some(Message::NeedsMaps) => {
-                    self.write_maps(to.plan)?;
-                    self.channel.send(&Message::Mapped)?;
+            return match self.channel.receive()? {
+                Some(Message::Forked(pid)) => {
+                    self.replace(pid)?;
+                    continue;
                 }
-                Some(Message::RootfsMounted) => {
-                    self.record(to.dir, state)?;
-                    run_host_hooks(to.spec, state)?;
-                    self.channel.send(&Message::HooksDone)?;
-                }
-                Some(Message::SeccompListener(listener)) => {
-                    self.record(to.dir, state)?;
-                    notify::hand_over(to.spec, state, &listener)?;
-                    self.channel.send(&Message::ListenerSent)?;
-                }
-                Some(Message::Ready) => {
-                    self.record(to.dir, state)?;
-                    return set_limits(self.pid, to.process.rlimits().as_deref().unwrap_or_default());
-                }
-                Some(Message::Error(error)) => return Err(error),
-                Some(other) => {
-                    return Err(Error::new(format!("the init process sent {other:?} out of turn")));
-                }
-                None => return Err(self.death()),
-            }
+                Some(Message::NeedsMaps) => Ok(Request::NeedsMaps),
+                Some(Message::RootfsMounted) => Ok(Request::RootfsMounted),
+                Some(Message::SeccompListener(number)) => pid::take_fd(&self.pidfd, number)
+                    .context(|| "take the seccomp listener")
+                    .map(Request::SeccompListener),
+                Some(Message::Ready) => Ok(Request::Ready),
+                Some(Message::Error(error)) => Err(error),
+                Some(other) => Err(Error::new(format!("the container's process sent {other:?} out of turn"))),
+                None => Err(self.death()),
+            };
         }
     }
 
-    /// Lets the init process go on to the gate.
+    /// Answers a request.
     ///
     /// # Errors
     /// It has died.
-    pub fn proceed(&self) -> Result<()> {
-        self.channel.send(&Message::Proceed)
+    pub fn answer(&self, message: &Message) -> Result<()> {
+        self.channel.send(message)
     }
 
-    /// Waits until execve has succeeded; for `run`, where there is no gate.
+    /// Waits until execve has succeeded; for `run` and `exec`, where there is no gate.
     ///
     /// # Errors
-    /// What the init process reported, or that it has died before execve.
+    /// What it reported, or that it has died before execve.
     pub fn wait_for_execve(&self) -> Result<()> {
         let mut announced = false;
         loop {
@@ -130,57 +136,92 @@ impl InitProcess {
 
     /// A second process goes on: it is our child too (CLONE_PARENT), and the first one has ended or is about to.
     fn replace(&mut self, second: Pid) -> Result<()> {
-        let pidfd = pid::open(second).context(|| "open the init process")?;
-        waitpid(self.pid, None).context(|| "wait for the first stage of the init process")?;
+        let pidfd = pid::open(second).context(|| "open the process")?;
+        waitpid(self.pid, None).context(|| "wait for the first stage of the process")?;
         self.pid = second;
         self.pidfd = pidfd;
         Ok(())
     }
 
-    fn write_maps(&self, plan: &Plan) -> Result<()> {
-        let procfs = Procfs::processes()?;
-        if let Some(maps) = &plan.id_maps {
-            maps.write(&procfs, self.pid)?;
-        }
-        if plan.time_offsets.is_empty() {
-            return Ok(());
-        }
-        timens::write_offsets(&procfs, self.pid, &plan.time_offsets)
-    }
-
-    /// By the parent: lowering it takes CAP_SYS_RESOURCE in the host's user namespace.
-    fn adjust_oom_score(&self, process: &Process) -> Result<()> {
-        let Some(score) = process.oom_score_adj() else { return Ok(()) };
+    /// Sets its `oom_score_adj`, -1000 to 1000. By the parent: lowering it takes CAP_SYS_RESOURCE in the host's user
+    /// namespace.
+    ///
+    /// # Errors
+    /// What writing it said.
+    pub fn adjust_oom_score(&self, score: Option<i32>) -> Result<()> {
+        let Some(score) = score else { return Ok(()) };
         Procfs::processes()?
             .write(format!("{}/oom_score_adj", self.pid), score.to_string().as_bytes())
             .context(|| format!("/process/oomScoreAdj: set {score}"))
-    }
-
-    /// Records the init process, so that later commands find it and it alone.
-    fn record(&self, dir: &ContainerDir, state: &mut State) -> Result<()> {
-        if state.pid == self.pid.as_raw() {
-            return Ok(());
-        }
-        let what = || "record the init process";
-        let procfs = Procfs::mounted()?;
-        state.pid = self.pid.as_raw();
-        state.start_time = pid::start_time(&procfs, self.pid).context(what)?.0;
-        state.boot_id = procfs::boot_id(&procfs).context(what)?;
-        dir.write_state(state)
     }
 
     /// Why it said nothing more.
     fn death(&self) -> Error {
         match pid::wait_child(&self.pidfd) {
             Ok(status) if status == 128 + libc::SIGKILL => Error::new(
-                "the init process was killed before it was ready (out of memory, where the memory limit is small)",
+                "the container's process was killed before it was ready (by the kernel, where the memory limit is small)",
             ),
             Ok(status) => {
-                Error::new(format!("the init process ended with status {status} before it was ready"))
+                Error::new(format!("the container's process ended with status {status} before it was ready"))
             }
             Err(errno) => Error::from_errno("wait for the init process", errno),
         }
     }
+}
+
+/// Answers the init process until it is ready: everything is set, and it waits for `Proceed`.
+///
+/// # Errors
+/// What the init process reported, or what failed here.
+pub fn attend(init: &mut Spawned, to: &Attendance<'_>, state: &mut State) -> Result<()> {
+    init.adjust_oom_score(to.process.oom_score_adj())?;
+    loop {
+        match init.next_request()? {
+            Request::NeedsMaps => {
+                write_maps(init, to.plan)?;
+                init.answer(&Message::Mapped)?;
+            }
+            Request::RootfsMounted => {
+                record(init, to.dir, state)?;
+                run_host_hooks(to.spec, state)?;
+                init.answer(&Message::HooksDone)?;
+            }
+            Request::SeccompListener(listener) => {
+                record(init, to.dir, state)?;
+                notify::hand_over(to.spec, state, init.pid, &listener)?;
+                init.answer(&Message::ListenerSent)?;
+            }
+            Request::Ready => {
+                record(init, to.dir, state)?;
+                return set_limits(init.pid, to.process.rlimits().as_deref().unwrap_or_default());
+            }
+        }
+    }
+}
+
+/// The id maps of its user namespace and the offsets of its time namespace.
+fn write_maps(init: &Spawned, plan: &Plan) -> Result<()> {
+    let procfs = Procfs::processes()?;
+    if let Some(maps) = &plan.id_maps {
+        maps.write(&procfs, init.pid)?;
+    }
+    if plan.time_offsets.is_empty() {
+        return Ok(());
+    }
+    timens::write_offsets(&procfs, init.pid, &plan.time_offsets)
+}
+
+/// Records the init process, so that later commands find it and it alone.
+fn record(init: &Spawned, dir: &ContainerDir, state: &mut State) -> Result<()> {
+    if state.pid == init.pid.as_raw() {
+        return Ok(());
+    }
+    let what = || "record the init process";
+    let procfs = Procfs::mounted()?;
+    state.pid = init.pid.as_raw();
+    state.start_time = pid::start_time(&procfs, init.pid).context(what)?.0;
+    state.boot_id = procfs::boot_id(&procfs).context(what)?;
+    dir.write_state(state)
 }
 
 /// prestart and createRuntime hooks: in the runtime's namespaces, when the container's are there (runtime.md, lifecycle).

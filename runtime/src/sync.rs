@@ -1,7 +1,8 @@
 //! The only protocol between the runtime and the process that becomes the container.
 //!
 //! One SEQPACKET pair, so that a message is whole or absent. Whoever reads an end of file knows that the other side
-//! has died (or, for the runtime, that execve closed the init process's end).
+//! has died (or, for the runtime, that execve closed the init process's end). Only read(2) and write(2) are used: when
+//! the listener is announced, the profile is in force already and need not allow more.
 //!
 //! | from | message | meaning |
 //! |---|---|---|
@@ -10,21 +11,21 @@
 //! | runtime | `Mapped` | the id maps are written |
 //! | init | `RootfsMounted` | mounts are made, nothing is pivoted: host-side hooks may run |
 //! | runtime | `HooksDone` | they have run |
-//! | init | `SeccompListener` + fd | the listener for the profile's agent |
+//! | init | `SeccompListener` | the number of the listener for the profile's agent, which the runtime takes by pidfd |
 //! | runtime | `ListenerSent` | it has been handed on |
 //! | init | `Ready` | everything is set but the limits; it waits |
 //! | runtime | `Proceed` | recorded, limits are set: to the gate, or (run, exec) straight to execve |
 //! | init | `Executing` | the next call is execve: an end of file from here on means success |
 //! | init | `Error` + text | this step failed; it ends |
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{OwnedFd, RawFd};
 
 use nix::errno::Errno;
-use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, send, socketpair};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 use nix::unistd::Pid;
 
 use crate::error::{Context as _, Error, Result};
-use crate::sys::fd::{receive_with_fds, send_with_fds};
+use crate::sys::fd::write_all;
 
 /// The longest message: an error text is cut to fit.
 const MESSAGE_LIMIT: usize = 4096;
@@ -42,8 +43,8 @@ pub enum Message {
     RootfsMounted,
     /// Host-side hooks have run.
     HooksDone,
-    /// The seccomp listener.
-    SeccompListener(OwnedFd),
+    /// The seccomp listener, by its number in the sender.
+    SeccompListener(RawFd),
     /// The seccomp listener has been handed on.
     ListenerSent,
     /// Everything is set but the limits.
@@ -71,29 +72,13 @@ impl Channel {
         Ok((Self(a), Self(b)))
     }
 
-    /// Sends a message. A [`Message::SeccompListener`] goes by [`Channel::send_listener`].
+    /// Sends a message.
     ///
     /// # Errors
     /// The other side has died.
     pub fn send(&self, message: &Message) -> Result<()> {
-        let bytes = encode(message);
-        loop {
-            match send(std::os::fd::AsRawFd::as_raw_fd(&self.0), &bytes, MsgFlags::MSG_NOSIGNAL) {
-                Err(Errno::EINTR) => {}
-                other => {
-                    return other.map(drop).context(|| "send to the other side of the container's creation");
-                }
-            }
-        }
-    }
-
-    /// Sends the seccomp listener.
-    ///
-    /// # Errors
-    /// The other side has died.
-    pub fn send_listener(&self, listener: BorrowedFd<'_>) -> Result<()> {
-        send_with_fds(&self.0, &[tag::SECCOMP_LISTENER], &[listener])
-            .context(|| "hand over the seccomp listener")
+        // One message a write: the socket keeps boundaries.
+        write_all(&self.0, &encode(message)).context(|| "send to the other side of the container's creation")
     }
 
     /// The next message; `None` at the end: the other side has died or executed its program.
@@ -102,10 +87,19 @@ impl Channel {
     /// A message that is none of ours.
     pub fn receive(&self) -> Result<Option<Message>> {
         let mut buffer = [0; MESSAGE_LIMIT];
-        let (length, fds) = receive_with_fds(&self.0, &mut buffer)?;
+        let length = loop {
+            match nix::unistd::read(&self.0, &mut buffer) {
+                Err(Errno::EINTR) => {}
+                // The other side died with a message of ours unread.
+                Err(Errno::ECONNRESET) => return Ok(None),
+                other => {
+                    break other.context(|| "receive from the other side of the container's creation")?;
+                }
+            }
+        };
         match buffer.get(..length) {
             None | Some([]) => Ok(None),
-            Some(bytes) => decode(bytes, fds).map(Some).ok_or_else(|| {
+            Some(bytes) => decode(bytes).map(Some).ok_or_else(|| {
                 Error::new("the other side of the container's creation sent an unknown message")
             }),
         }
@@ -117,12 +111,6 @@ impl Channel {
     /// The runtime has ended; a message that is none of ours.
     pub fn receive_or_end(&self) -> Result<Message> {
         self.receive()?.ok_or_else(|| Error::new("the runtime has ended"))
-    }
-}
-
-impl AsFd for Channel {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
     }
 }
 
@@ -149,7 +137,7 @@ pub fn encode(message: &Message) -> Vec<u8> {
         Message::Mapped => vec![tag::MAPPED],
         Message::RootfsMounted => vec![tag::ROOTFS_MOUNTED],
         Message::HooksDone => vec![tag::HOOKS_DONE],
-        Message::SeccompListener(_) => vec![tag::SECCOMP_LISTENER],
+        Message::SeccompListener(fd) => [&[tag::SECCOMP_LISTENER][..], &fd.to_ne_bytes()].concat(),
         Message::ListenerSent => vec![tag::LISTENER_SENT],
         Message::Ready => vec![tag::READY],
         Message::Proceed => vec![tag::PROCEED],
@@ -168,7 +156,7 @@ pub fn encode(message: &Message) -> Vec<u8> {
 }
 
 /// The message of these bytes; `None` for anything that [`encode`] does not make.
-pub fn decode(bytes: &[u8], mut fds: Vec<OwnedFd>) -> Option<Message> {
+pub fn decode(bytes: &[u8]) -> Option<Message> {
     let (&first, rest) = bytes.split_first()?;
     let number = |bytes: &[u8]| bytes.try_into().ok().map(i32::from_ne_bytes);
     match first {
@@ -177,7 +165,7 @@ pub fn decode(bytes: &[u8], mut fds: Vec<OwnedFd>) -> Option<Message> {
         tag::MAPPED => Some(Message::Mapped),
         tag::ROOTFS_MOUNTED => Some(Message::RootfsMounted),
         tag::HOOKS_DONE => Some(Message::HooksDone),
-        tag::SECCOMP_LISTENER => fds.pop().map(Message::SeccompListener),
+        tag::SECCOMP_LISTENER => number(rest).map(Message::SeccompListener),
         tag::LISTENER_SENT => Some(Message::ListenerSent),
         tag::READY => Some(Message::Ready),
         tag::PROCEED => Some(Message::Proceed),
@@ -225,10 +213,10 @@ mod tests {
 
     #[test]
     fn unknown_bytes_are_no_message() {
-        assert!(decode(b"", Vec::new()).is_none());
-        assert!(decode(b"?", Vec::new()).is_none());
-        assert!(decode(b"F12", Vec::new()).is_none());
-        assert!(decode(b"E123", Vec::new()).is_none());
-        assert!(decode(b"s", Vec::new()).is_none());
+        assert!(decode(b"").is_none());
+        assert!(decode(b"?").is_none());
+        assert!(decode(b"F12").is_none());
+        assert!(decode(b"E123").is_none());
+        assert!(decode(b"s").is_none());
     }
 }

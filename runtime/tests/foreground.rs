@@ -91,10 +91,20 @@ fn subject(script: &str, terminal: bool) -> ExitCode {
     ExitCode::from(u8::try_from(status).unwrap())
 }
 
+/// A program that does not outlive a test that fails.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 /// A terminal with a program on it.
 struct Terminal {
     master: File,
-    child: Child,
+    child: Running,
     /// What has been read and not yet been expected.
     seen: String,
 }
@@ -121,11 +131,11 @@ impl Terminal {
             .stderr(stdio())
             .spawn()
             .unwrap();
-        Self { master: File::from(master), child, seen: String::new() }
+        Self { master: File::from(master), child: Running(child), seen: String::new() }
     }
 
     fn pid(&self) -> Pid {
-        Pid::from_raw(i32::try_from(self.child.id()).unwrap())
+        Pid::from_raw(i32::try_from(self.child.0.id()).unwrap())
     }
 
     fn send(&mut self, keys: &str) {
@@ -183,10 +193,10 @@ fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
     }
 }
 
-fn exit_code(child: &mut Child) -> Option<i32> {
+fn exit_code(child: &mut Running) -> Option<i32> {
     let mut status = None;
     wait_until("the end of the program", || {
-        status = child.try_wait().unwrap();
+        status = child.0.try_wait().unwrap();
         status.is_some()
     });
     status.unwrap().code()
@@ -284,17 +294,19 @@ fn d4_the_callers_terminal_is_out_of_reach() {
 
 /// Without a terminal at the caller's side there is no raw mode; lines are lines, and the end of stdin is Ctrl-D.
 fn pipes_have_no_carriage_returns_and_an_end() {
-    let mut child = Command::new(std::env::current_exe().unwrap())
-        .args(["subject", "stty -echo; echo ready; cat; echo end; tty >/dev/null && exit 6"])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut stdout = child.stdout.take().unwrap();
+    let mut child = Running(
+        Command::new(std::env::current_exe().unwrap())
+            .args(["subject", "stty -echo; echo ready; cat; echo end; tty >/dev/null && exit 6"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap(),
+    );
+    let mut stdout = child.0.stdout.take().unwrap();
     let mut first = [0; 6];
     stdout.read_exact(&mut first).unwrap();
     assert_eq!(&first, b"ready\n");
-    let mut stdin = child.stdin.take().unwrap();
+    let mut stdin = child.0.stdin.take().unwrap();
     stdin.write_all(b"one\ntwo\n").unwrap();
     drop(stdin);
     let mut rest = String::new();
@@ -310,7 +322,7 @@ fn a_closed_terminal_may_be_opened_again() {
     let mut terminal = Terminal::subject(script);
     terminal.expect("first");
     std::thread::sleep(Duration::from_millis(700));
-    let stat = std::fs::read_to_string(format!("/proc/{}/stat", terminal.child.id())).unwrap();
+    let stat = std::fs::read_to_string(format!("/proc/{}/stat", terminal.child.0.id())).unwrap();
     let fields: Vec<_> = stat.rsplit_once(')').unwrap().1.split_ascii_whitespace().collect();
     let ticks: u32 = fields[11].parse::<u32>().unwrap() + fields[12].parse::<u32>().unwrap();
     assert!(ticks < 10, "{ticks} clock ticks of processor time in a second of nothing to do");
@@ -337,14 +349,16 @@ fn a_hangup_reaches_the_container() {
 
 /// `skeg run … | head -n 1` ends.
 fn a_reader_that_goes_away_is_a_hangup() {
-    let mut child = Command::new(std::env::current_exe().unwrap())
-        .args(["subject", "exec yes"])
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
+    let mut child = Running(
+        Command::new(std::env::current_exe().unwrap())
+            .args(["subject", "exec yes"])
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap(),
+    );
     let mut two = [0; 2];
-    let mut stdout = child.stdout.take().unwrap();
+    let mut stdout = child.0.stdout.take().unwrap();
     stdout.read_exact(&mut two).unwrap();
     drop(stdout);
     assert_eq!(exit_code(&mut child), Some(128 + Signal::SIGHUP as i32));
@@ -354,13 +368,15 @@ fn a_reader_that_goes_away_is_a_hangup() {
 fn signals_go_to_the_container() {
     let script = "for s in HUP INT QUIT USR1 USR2 ALRM TERM; do trap \"echo $s\" $s; done; trap 'echo last; exit 12' RTMIN+3; \
                   echo ready; while :; do sleep 0.02; done";
-    let mut child = Command::new(std::env::current_exe().unwrap())
-        .args(["subject-without-terminal", &format!("exec bash -c '{}'", script.replace('\'', "'\\''"))])
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut stdout = child.stdout.take().unwrap();
+    let mut child = Running(
+        Command::new(std::env::current_exe().unwrap())
+            .args(["subject-without-terminal", &format!("exec bash -c '{}'", script.replace('\'', "'\\''"))])
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap(),
+    );
+    let mut stdout = child.0.stdout.take().unwrap();
     let mut line = || {
         let mut text = String::new();
         let mut byte = [0];
@@ -370,7 +386,7 @@ fn signals_go_to_the_container() {
         text
     };
     assert_eq!(line(), "ready");
-    let pid = Pid::from_raw(i32::try_from(child.id()).unwrap());
+    let pid = Pid::from_raw(i32::try_from(child.0.id()).unwrap());
     for (signal, name) in [
         (Signal::SIGHUP, "HUP"),
         (Signal::SIGINT, "INT"),

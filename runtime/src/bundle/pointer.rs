@@ -6,9 +6,15 @@
 
 use std::ops::Range;
 
-/// The pointer of the innermost value or key that ends at `offset` or has it inside.
+/// The pointer of the innermost value or key that ends at `offset` or has it inside, or of the object or array that
+/// starts there: serde_json looks at a bracket before it takes it.
 pub fn at(text: &[u8], offset: usize) -> String {
-    find(text, |token| token.start < offset && offset <= token.end).unwrap_or_default()
+    let before_bracket = matches!(text.get(offset), Some(b'{' | b'['));
+    let wanted = |token: Range<usize>| match before_bracket {
+        true => token.start == offset,
+        false => token.start < offset && offset <= token.end,
+    };
+    find(text, wanted).unwrap_or_default()
 }
 
 /// The pointer of the first string with a NUL in it (`\u0000`).
@@ -157,6 +163,9 @@ mod tests {
             ("tru", "/c/d"),
             ("true}", "/c"),
             ("true}}", ""),
+            ("\"a\": ", "/a"),
+            ("[1, ", "/a/1"),
+            ("}, ", "/a/2"),
         ] {
             assert_eq!(pointer(needle), expected, "{needle}");
         }

@@ -63,6 +63,15 @@ fn absolute(pointer: impl Display, path: &Path) -> Result<()> {
     if path.is_absolute() { Ok(()) } else { invalid(pointer, path, "must be an absolute path") }
 }
 
+/// Row G6: what is part of the specification and not of skeg is refused, never left out.
+fn not_supported(pointer: impl Display, is_there: bool) -> Result<()> {
+    if is_there {
+        Err(Error::new(format!("{pointer}: is not supported by this version of skeg")))
+    } else {
+        Ok(())
+    }
+}
+
 /// `pointer/key`, escaped.
 fn child(pointer: &str, key: &str) -> String {
     let mut child = format!("{pointer}/");
@@ -165,6 +174,7 @@ pub fn validate_process(process: &Process, pointer: &str) -> Result<()> {
     {
         return invalid(format_args!("{pointer}/ioPriority/priority"), io.priority(), "must be 0 to 7");
     }
+    not_supported(format_args!("{pointer}/execCPUAffinity"), process.exec_cpu_affinity().is_some())?;
     process.scheduler().as_ref().map_or(Ok(()), |scheduler| validate_scheduler(scheduler, pointer))
 }
 
@@ -380,6 +390,12 @@ fn validate_linux(linux: &Linux, namespaces: &NamespacePlan) -> Result<()> {
     }
     intel_rdt(linux)?;
     net_devices(linux, namespaces)?;
+    not_supported("/linux/intelRdt", linux.intel_rdt().is_some())?;
+    not_supported("/linux/memoryPolicy", linux.memory_policy().is_some())?;
+    not_supported(
+        "/linux/netDevices",
+        linux.net_devices().as_ref().is_some_and(|devices| !devices.is_empty()),
+    )?;
     linux.resources().as_ref().map_or(Ok(()), |resources| validate_resources(resources, "/linux/resources"))
 }
 
@@ -587,3 +603,6 @@ fn net_devices(linux: &Linux, namespaces: &NamespacePlan) -> Result<()> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,6 +1,9 @@
 //! Operations on the processes of a cgroup: list, signal, freeze, wait until they are gone, remove the cgroup.
 
+use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt as _;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -310,6 +313,16 @@ pub(super) fn value_of(file: &[u8], key: &str) -> Option<u64> {
     text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(' ')?.trim().parse().ok())
 }
 
+/// All the numbers of a file of `key number` lines.
+pub(super) fn values_of(file: &[u8]) -> BTreeMap<String, u64> {
+    let text = std::str::from_utf8(file).unwrap_or_default();
+    let entry = |line: &str| {
+        let (key, value) = line.split_once(' ')?;
+        Some((key.to_owned(), value.trim().parse().ok()?))
+    };
+    text.lines().filter_map(entry).collect()
+}
+
 /// Waits until `cgroup.events` shows `key value`; false when the time is over. The file wakes pollers when it changes
 /// (cgroup-v2.rst, "Basic Operations"). A cgroup that goes meanwhile is neither populated nor frozen.
 fn wait_event(group: &Group, key: &str, value: u64, deadline: Instant) -> nix::Result<bool> {
@@ -356,25 +369,46 @@ fn freeze_v1(group: &Group, deadline: Instant) -> nix::Result<bool> {
     }
 }
 
-/// The names of the sub-cgroups. A cgroup's link count is two and its sub-cgroups, so that most need no listing.
-fn sub_cgroups(dir: BorrowedFd<'_>) -> nix::Result<Vec<std::ffi::OsString>> {
-    use std::os::unix::ffi::OsStrExt as _;
-    if stat(dir)?.st_nlink <= 2 {
-        return Ok(Vec::new());
+impl Group {
+    /// The sizes of huge pages of which there is a file `hugetlb.SIZE` + `end` here.
+    pub(super) fn hugepage_sizes(&self, end: &str) -> nix::Result<Vec<String>> {
+        let mut sizes = Vec::new();
+        for entry in list(self.dir()?)? {
+            let name = entry.0.to_string_lossy();
+            if let Some(size) = name.strip_prefix("hugetlb.").and_then(|rest| rest.strip_suffix(end))
+                && !size.contains('.')
+            {
+                sizes.push(size.to_owned());
+            }
+        }
+        Ok(sizes)
     }
+}
+
+/// The names in a cgroup's directory, each with whether it is a sub-cgroup.
+fn list(dir: BorrowedFd<'_>) -> nix::Result<Vec<(OsString, bool)>> {
     let listing = open_own(dir, ".", OFlag::O_RDONLY | OFlag::O_DIRECTORY, Mode::empty())?;
     let mut names = Vec::new();
     for entry in Dir::from_fd(listing)?.iter() {
         let entry = entry?;
         let name = entry.file_name().to_bytes();
-        if entry.file_type() == Some(Type::Directory) && name != b"." && name != b".." {
-            names.push(std::ffi::OsStr::from_bytes(name).to_owned());
+        if name != b"." && name != b".." {
+            let is_directory = entry.file_type() == Some(Type::Directory);
+            names.push((OsStr::from_bytes(name).to_owned(), is_directory));
         }
     }
     Ok(names)
 }
 
-fn open_sub(dir: BorrowedFd<'_>, name: &std::ffi::OsStr) -> nix::Result<OwnedFd> {
+/// The names of the sub-cgroups. A cgroup's link count is two and its sub-cgroups, so that most need no listing.
+fn sub_cgroups(dir: BorrowedFd<'_>) -> nix::Result<Vec<OsString>> {
+    if stat(dir)?.st_nlink <= 2 {
+        return Ok(Vec::new());
+    }
+    Ok(list(dir)?.into_iter().filter_map(|(name, is_directory)| is_directory.then_some(name)).collect())
+}
+
+fn open_sub(dir: BorrowedFd<'_>, name: &OsStr) -> nix::Result<OwnedFd> {
     open_own(dir, name, OFlag::O_RDONLY | OFlag::O_DIRECTORY, Mode::empty())
 }
 

@@ -12,15 +12,19 @@ mod apply;
 mod control;
 pub mod devices;
 mod hierarchies;
+mod oom;
 mod place;
 mod plan;
+mod stats;
 pub mod systemd;
 mod v1;
 mod v2;
 
 pub use self::hierarchies::{Hierarchies, Hierarchy};
+pub use self::oom::{Seen, Watch};
 pub use self::place::{Cgroup, CgroupEntry, CgroupPaths, SubCgroups};
 pub use self::plan::{CgroupPlan, Manager, Options, needs_own_cgroup, plan};
+pub use self::stats::Stats;
 
 #[cfg(test)]
 mod tests;

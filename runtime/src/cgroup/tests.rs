@@ -373,7 +373,7 @@ fn d7_program_decides_on_v2() {
     let mut cgroup = create(&v2_only(), &place("bpf"), deny.clone()).unwrap();
     assert_eq!(open_disk(&mut cgroup, &place("bpf")), 1);
     let child =
-        cgroup.run("echo x > /dev/null && head -c1 /dev/zero > /dev/null && echo > /dev/full; test $? = 1");
+        cgroup.run("exec 2>/dev/null; echo x > /dev/null && head -c1 /dev/zero > /dev/null && echo > /dev/full; test $? = 1");
     assert_eq!(cgroup.wait(child), 0);
     // The same cgroup again: the old program makes room for the new one.
     let all = serde_json::json!({"devices": [{"allow": true, "access": "rwm"}]});
@@ -417,6 +417,63 @@ fn c8_sub_cgroups_go_only_down() {
     assert!(cgroup.pids(false).unwrap().is_empty());
     assert!(cgroup.entry_below(&SubCgroups::parse(&["/"]).unwrap()).is_ok());
     let _ = &mut sibling;
+}
+
+/// runtime.md, events: a kill for want of memory is told of and counted, and so is the end.
+fn tells_of_oom(hierarchies: &Hierarchies, path: &str) {
+    if hierarchies.v1_with("memory").is_none() {
+        return;
+    }
+    let limit = serde_json::json!({"memory": {"limit": 16 * MIB, "swap": 16 * MIB}});
+    let mut cgroup = create(hierarchies, path, limit).unwrap();
+    let later = Cgroup::open(&cgroup.paths());
+    assert_eq!(later.oom_kill_count().unwrap(), 0);
+    let mut watch = later.watch_oom().unwrap();
+    let start = Instant::now();
+    let child = cgroup.run("exec 2>/dev/null; perl -e '$x = q(a) x (64 << 20)'; sleep 1000");
+    // Until the process is inside the cgroup is empty, which is its end as well.
+    eventually("told", || watch.wait(Duration::from_secs(4)).unwrap() == Seen::Oom);
+    assert!(start.elapsed() < Duration::from_secs(3));
+    assert_eq!(later.oom_kill_count().unwrap(), 1);
+    assert_eq!(watch.wait(Duration::from_millis(20)).unwrap(), Seen::Nothing);
+    cgroup.kill_all().unwrap();
+    cgroup.wait(child);
+    cgroup.cgroup.take().unwrap().destroy().unwrap();
+    assert_eq!(watch.wait(Duration::from_secs(4)).unwrap(), Seen::End);
+    assert!(cgroup.children.is_empty());
+}
+
+#[test]
+fn f11_oom_is_told_on_this_host() {
+    tells_of_oom(&host(), &place("oom"));
+}
+
+#[test]
+fn f11_oom_is_told_on_v1_alone() {
+    tells_of_oom(&v1_only(), &place("oom-v1"));
+}
+
+/// peers.md A1.3, `events --stats`: what was used is in the numbers.
+#[test]
+fn statistics_count_what_was_used() {
+    let host = host();
+    let mut cgroup = create(&host, &place("stats"), serde_json::json!({})).unwrap();
+    let child = cgroup.run("for ((i = 0; i < 30000; i++)); do :; done; sleep 1000");
+    eventually("CPU time", || cgroup.stats().unwrap().cpu.usage.total > 10_000_000);
+    let stats = cgroup.stats().unwrap();
+    assert!(stats.pids.current >= 1);
+    if host.v1_with("memory").is_some() {
+        assert!(stats.memory.usage.usage > 0 && stats.memory.raw.contains_key("rss"));
+        assert!(stats.cpu.usage.percpu.len() > 1 && !stats.cpuset.cpus.is_empty());
+    }
+    if Path::new("/proc/pressure/cpu").exists() && host.v2.is_some() {
+        assert!(stats.cpu.psi.is_some());
+    }
+    cgroup.kill_all().unwrap();
+    cgroup.wait(child);
+    let gone = Cgroup::open(&cgroup.paths());
+    cgroup.cgroup.take().unwrap().destroy().unwrap();
+    assert!(gone.stats().is_err());
 }
 
 /// All of the above on a pure v2 host, as far as it applies there: this test program again, by v2only.

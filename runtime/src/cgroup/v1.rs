@@ -128,7 +128,7 @@ pub(super) fn cpu(base: &str, resources: &LinuxResources, writes: &mut Vec<Write
 ///
 /// # Errors
 /// What the kernel would clamp.
-pub(super) fn shares(base: &str, value: Option<u64>) -> Result<Option<u64>> {
+fn shares(base: &str, value: Option<u64>) -> Result<Option<u64>> {
     match value {
         None | Some(0) => Ok(None),
         Some(value) if SHARES.contains(&value) => Ok(Some(value)),
@@ -355,4 +355,144 @@ pub(super) fn net_prio(base: &str, resources: &LinuxResources, writes: &mut Vec<
         writes.push(Write::new("net_prio.ifpriomap", line, "").of(source));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cgroup::plan::RESOURCES;
+
+    type Convert = fn(&str, &LinuxResources, &mut Vec<Write>) -> Result<()>;
+
+    /// `file=value` of each write, or the error.
+    fn text(convert: Convert, json: &str) -> String {
+        let mut writes = Vec::new();
+        match convert(RESOURCES, &serde_json::from_str(json).unwrap(), &mut writes) {
+            Ok(()) => {
+                let texts: Vec<_> =
+                    writes.iter().map(|write| format!("{}={}", write.file, write.value)).collect();
+                texts.join("; ")
+            }
+            Err(error) => error.to_string(),
+        }
+    }
+
+    /// security.md F14: -1 is no limit, 0 not set, nothing else negative, and no number is changed on the way.
+    #[test]
+    fn f14_memory() {
+        for (json, expected) in [
+            (r"{}", ""),
+            (
+                r#"{"memory":{"limit":0,"swap":0,"reservation":0,"swappiness":18446744073709551615,"disableOOMKiller":false}}"#,
+                "",
+            ),
+            (
+                r#"{"memory":{"limit":9223372036854775807,"swap":-1,"reservation":1,"swappiness":0,"disableOOMKiller":true}}"#,
+                "memory.limit_in_bytes=9223372036854775807; memory.memsw.limit_in_bytes=-1; memory.soft_limit_in_bytes=1; \
+                 memory.oom_control=1; memory.swappiness=0",
+            ),
+            (r#"{"memory":{"limit":-1}}"#, "memory.limit_in_bytes=-1; memory.memsw.limit_in_bytes=-1"),
+            (r#"{"memory":{"kernel":1,"kernelTCP":2,"useHierarchy":false}}"#, ""),
+            (
+                r#"{"memory":{"limit":-2}}"#,
+                "/linux/resources/memory/limit: -2: must be -1 (no limit) or more",
+            ),
+            (
+                r#"{"memory":{"limit":8192,"swap":4096}}"#,
+                "/linux/resources/memory/swap: 4096: is memory and swap together and must be at least the memory limit 8192",
+            ),
+            (r#"{"memory":{"swappiness":101}}"#, "/linux/resources/memory/swappiness: 101: must be 0 to 100"),
+        ] {
+            assert_eq!(text(memory, json), expected, "{json}");
+        }
+    }
+
+    #[test]
+    fn f14_cpu() {
+        for (json, expected) in [
+            (
+                r#"{"cpu":{"shares":0,"quota":0,"period":0,"realtimePeriod":0,"realtimeRuntime":0,"burst":0}}"#,
+                "cpu.cfs_burst_us=0",
+            ),
+            (
+                r#"{"cpu":{"shares":262144,"quota":-5,"period":100000,"burst":7,"realtimePeriod":9,"realtimeRuntime":8}}"#,
+                "cpu.rt_period_us=9; cpu.rt_runtime_us=8; cpu.shares=262144; cpu.cfs_period_us=100000; cpu.cfs_burst_us=7; \
+                 cpu.cfs_quota_us=-1",
+            ),
+            (r#"{"cpu":{"shares":1024,"idle":1}}"#, "cpu.shares=1024; cpu.idle=1"),
+            (r#"{"cpu":{"shares":1024,"idle":0}}"#, "cpu.idle=0; cpu.shares=1024"),
+            (r#"{"cpu":{"idle":2}}"#, "/linux/resources/cpu/idle: 2: must be 0 or 1"),
+            (r#"{"cpu":{"shares":1}}"#, "/linux/resources/cpu/shares: 1: must be 2 to 262144"),
+            (
+                r#"{"cpu":{"shares":18446744073709551615}}"#,
+                "/linux/resources/cpu/shares: 18446744073709551615: must be 2 to 262144",
+            ),
+        ] {
+            assert_eq!(text(cpu, json), expected, "{json}");
+        }
+        assert_eq!(text(cpuset, r#"{"cpu":{"cpus":"0-3,6","mems":""}}"#), "cpuset.cpus=0-3,6");
+        let error = text(cpuset, r#"{"cpu":{"mems":"0\n1"}}"#);
+        assert_eq!(error, "/linux/resources/cpu/mems: \"0\\n1\": must be a list such as \"0-3,6\"");
+    }
+
+    #[test]
+    fn f14_pids_and_network() {
+        for (limit, expected) in
+            [("0", ""), ("-1", "pids.max=max"), ("-9", "pids.max=max"), ("1", "pids.max=1")]
+        {
+            assert_eq!(text(pids, &format!(r#"{{"pids":{{"limit":{limit}}}}}"#)), expected);
+        }
+        let network = r#"{"network":{"classID":1048577,"priorities":[{"name":"eth0","priority":5}]}}"#;
+        assert_eq!(text(net_cls, network), "net_cls.classid=1048577");
+        assert_eq!(text(net_prio, network), "net_prio.ifpriomap=eth0 5");
+    }
+
+    #[test]
+    fn f14_blkio() {
+        let json = r#"{"blockIO":{"weight":10,"leafWeight":1000,"weightDevice":[{"major":8,"minor":0,"weight":500,"leafWeight":300}],
+            "throttleReadBpsDevice":[{"major":8,"minor":0,"rate":600}],"throttleWriteIOPSDevice":[{"major":8,"minor":16,"rate":0}]}}"#;
+        assert_eq!(
+            text(blkio, json),
+            "blkio.weight=10; blkio.leaf_weight=1000; blkio.weight_device=8:0 500; blkio.leaf_weight_device=8:0 300; \
+             blkio.throttle.read_bps_device=8:0 600; blkio.throttle.write_iops_device=8:16 0"
+        );
+        assert_eq!(
+            text(blkio, r#"{"blockIO":{"weight":9}}"#),
+            "/linux/resources/blockIO/weight: 9: must be 10 to 1000"
+        );
+        assert_eq!(
+            text(blkio, r#"{"blockIO":{"throttleReadBpsDevice":[{"major":-1,"minor":0,"rate":1}]}}"#),
+            "/linux/resources/blockIO/throttleReadBpsDevice/0/major: -1: must be a device number"
+        );
+    }
+
+    /// security.md F3: what becomes part of a file's name or of a line is one plain word.
+    #[test]
+    fn f3_keys_are_plain() {
+        for size in ["2MB/../x", "", "MB", "02MB", "2mb", "2", "-1MB", "2 MB", "../2MB", "2MB\n"] {
+            let json = serde_json::json!({"hugepageLimits": [{"pageSize": size, "limit": 1}]}).to_string();
+            let error = text(hugetlb, &json);
+            assert!(error.starts_with("/linux/resources/hugepageLimits/0/pageSize: "), "{size:?}: {error}");
+        }
+        assert_eq!(
+            text(hugetlb, r#"{"hugepageLimits":[{"pageSize":"2MB","limit":4194304}]}"#),
+            "hugetlb.2MB.limit_in_bytes=4194304; hugetlb.2MB.rsvd.limit_in_bytes=4194304"
+        );
+        for name in ["eth0\n1", "eth0 1", "", "a/b", "x\u{0}"] {
+            let json = serde_json::json!({"network": {"priorities": [{"name": name, "priority": 1}]},
+                "rdma": {name: {"hcaHandles": 1}}})
+            .to_string();
+            assert!(
+                text(net_prio, &json).starts_with("/linux/resources/network/priorities/0/name: "),
+                "{name:?}"
+            );
+            assert!(text(rdma, &json).starts_with("/linux/resources/rdma/"), "{name:?}");
+        }
+        let json =
+            r#"{"rdma":{"mlx5_1":{"hcaHandles":3,"hcaObjects":10000},"mlx4_0":{"hcaObjects":1},"none":{}}}"#;
+        assert_eq!(
+            text(rdma, json),
+            "rdma.max=mlx4_0 hca_object=1; rdma.max=mlx5_1 hca_handle=3 hca_object=10000"
+        );
+    }
 }

@@ -76,8 +76,9 @@ pub(super) fn cpu(base: &str, resources: &LinuxResources, writes: &mut Vec<Write
     if let Some(period) = cpu.realtime_period().filter(|&period| period != 0) {
         return Err(invalid(base, "cpu/realtimePeriod", period, NO_REALTIME));
     }
-    let weight = v1::shares(base, cpu.shares())?;
-    let weight = weight.map(|shares| Write::new("cpu.weight", cpu_weight(shares).to_string(), "cpu/shares"));
+    // Unlike v1's kernel code, the formula has a value for shares beyond the ends: the ends themselves.
+    let shares = cpu.shares().filter(|&shares| shares != 0);
+    let weight = shares.map(|shares| Write::new("cpu.weight", cpu_weight(shares).to_string(), "cpu/shares"));
     v1::push_idle_and_weight(writes, v1::idle(base, cpu.idle())?, weight);
     if let Some(burst) = cpu.burst() {
         let write = Write::new("cpu.max.burst", burst.to_string(), "cpu/burst").or_again();
@@ -228,4 +229,150 @@ pub(super) fn unified(base: &str, resources: &LinuxResources, writes: &mut Vec<W
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cgroup::plan::RESOURCES;
+
+    type Convert = fn(&str, &LinuxResources, &mut Vec<Write>) -> Result<()>;
+
+    fn text(convert: Convert, json: &str) -> String {
+        let mut writes = Vec::new();
+        match convert(RESOURCES, &serde_json::from_str(json).unwrap(), &mut writes) {
+            Ok(()) => {
+                let texts: Vec<_> =
+                    writes.iter().map(|write| format!("{}={}", write.file, write.value)).collect();
+                texts.join("; ")
+            }
+            Err(error) => error.to_string(),
+        }
+    }
+
+    /// security.md F14: the total of memory and swap becomes swap alone, as runc and crun have it.
+    #[test]
+    fn f14_memory() {
+        for (json, expected) in [
+            (r#"{"memory":{"limit":0,"swap":0}}"#, ""),
+            (
+                r#"{"memory":{"limit":300,"swap":500,"reservation":200}}"#,
+                "memory.swap.max=200; memory.max=300; memory.low=200",
+            ),
+            (r#"{"memory":{"limit":300,"swap":300}}"#, "memory.swap.max=0; memory.max=300"),
+            (r#"{"memory":{"limit":300,"swap":-1}}"#, "memory.swap.max=max; memory.max=300"),
+            (r#"{"memory":{"limit":-1}}"#, "memory.swap.max=max; memory.max=max"),
+            (r#"{"memory":{"limit":-1,"swap":500}}"#, "memory.swap.max=500; memory.max=max"),
+            (r#"{"memory":{"swap":-1}}"#, "memory.swap.max=max"),
+            (r#"{"memory":{"reservation":-1}}"#, "memory.low=max"),
+            (
+                r#"{"memory":{"swap":500}}"#,
+                "/linux/resources/memory/swap: 500: is memory and swap together: needs memory/limit beside it",
+            ),
+            (
+                r#"{"memory":{"disableOOMKiller":true}}"#,
+                "/linux/resources/memory/disableOOMKiller: true: cgroup v2 cannot disable the OOM killer",
+            ),
+            (
+                r#"{"memory":{"swappiness":60}}"#,
+                "/linux/resources/memory/swappiness: 60: cgroup v2 has no swappiness for one cgroup",
+            ),
+        ] {
+            assert_eq!(text(memory, json), expected, "{json}");
+        }
+    }
+
+    #[test]
+    fn f14_cpu() {
+        for (json, expected) in [
+            (r#"{"cpu":{"shares":1024}}"#, "cpu.weight=100"),
+            (r#"{"cpu":{"shares":1}}"#, "cpu.weight=1"),
+            (r#"{"cpu":{"shares":18446744073709551615}}"#, "cpu.weight=10000"),
+            (r#"{"cpu":{"quota":5000}}"#, "cpu.max=5000"),
+            (r#"{"cpu":{"quota":-1}}"#, "cpu.max=max"),
+            (r#"{"cpu":{"quota":5000,"period":10000,"burst":100}}"#, "cpu.max.burst=100; cpu.max=5000 10000"),
+            (r#"{"cpu":{"period":10000}}"#, "cpu.max=max 10000"),
+            (r#"{"cpu":{"shares":2,"idle":1}}"#, "cpu.weight=1; cpu.idle=1"),
+            (
+                r#"{"cpu":{"realtimePeriod":1}}"#,
+                "/linux/resources/cpu/realtimePeriod: 1: cgroup v2 has no real-time limits",
+            ),
+        ] {
+            assert_eq!(text(cpu, json), expected, "{json}");
+        }
+    }
+
+    /// The values that runc's and crun's tests give for the formula, and that it never falls nor leaves its range.
+    #[test]
+    fn f14_shares_become_weights() {
+        for (shares, weight) in
+            [(2, 1), (3, 2), (10, 4), (100, 17), (512, 59), (1024, 100), (2048, 174), (262_144, 10_000)]
+        {
+            assert_eq!(cpu_weight(shares), weight, "{shares}");
+        }
+        let mut before = 0;
+        for shares in 2..=262_144 {
+            let weight = cpu_weight(shares);
+            assert!(weight >= before && (1..=10_000).contains(&weight), "{shares}");
+            before = weight;
+        }
+    }
+
+    #[test]
+    fn f14_io() {
+        assert_eq!((io_weight(10), io_weight(100), io_weight(1000)), (1, 910, 10_000));
+        assert!((11..=1000).all(|weight| io_weight(weight) > io_weight(weight - 1)));
+        let json = r#"{"blockIO":{"weight":100,"weightDevice":[{"major":8,"minor":0,"weight":10}],
+            "throttleReadBpsDevice":[{"major":8,"minor":0,"rate":600}],"throttleWriteBpsDevice":[{"major":8,"minor":0,"rate":0}],
+            "throttleReadIOPSDevice":[{"major":8,"minor":0,"rate":18446744073709551615}]}}"#;
+        assert_eq!(
+            text(io, json),
+            "io.bfq.weight=100; io.bfq.weight=8:0 10; io.max=8:0 rbps=600; io.max=8:0 wbps=max; \
+             io.max=8:0 riops=18446744073709551615"
+        );
+    }
+
+    #[test]
+    fn f14_hugetlb_and_pids() {
+        assert_eq!(
+            text(hugetlb, r#"{"hugepageLimits":[{"pageSize":"1GB","limit":-1}]}"#),
+            "hugetlb.1GB.max=max; hugetlb.1GB.rsvd.max=max"
+        );
+        assert_eq!(text(pids, r#"{"pids":{"limit":-1}}"#), "pids.max=max");
+        assert!(
+            text(no_net_cls, r#"{"network":{"classID":1}}"#)
+                .starts_with("/linux/resources/network/classID: 1: ")
+        );
+    }
+
+    /// security.md F3: a key is a file of the cgroup that sets a limit, and nothing else.
+    #[test]
+    fn f3_unified_keys_are_names_of_limits() {
+        for key in [
+            "memory.max/../..",
+            "..",
+            ".",
+            "memory",
+            "memory.",
+            ".max",
+            "memory..max",
+            "a.b\n",
+            "a b.c",
+            "",
+            "/memory.max",
+            "cgroup.procs",
+            "cgroup.threads",
+            "cgroup.kill",
+            "cgroup.freeze",
+        ] {
+            let json = serde_json::json!({"unified": {key: "1"}}).to_string();
+            assert!(text(unified, &json).starts_with("/linux/resources/unified: "), "{key:?}");
+        }
+        let json =
+            serde_json::json!({"unified": {"io.max": "8:0 rbps=1\n8:16 rbps=2\n", "hugetlb.2MB.max": "max"}});
+        assert_eq!(
+            text(unified, &json.to_string()),
+            "hugetlb.2MB.max=max; io.max=8:0 rbps=1; io.max=8:16 rbps=2"
+        );
+    }
 }

@@ -92,6 +92,12 @@ impl CapabilitySets {
     }
 }
 
+/// The capability of this name (`CAP_CHOWN`), if there is one.
+pub fn parse(name: &str) -> Option<Capability> {
+    caps::Capability::from_str(name).ok()?;
+    serde_json::from_value(serde_json::Value::String(name.to_owned())).ok()
+}
+
 /// The kernel's number of a capability.
 pub fn number(capability: Capability) -> Option<u8> {
     caps::Capability::from_str(&format!("CAP_{capability}")).ok().map(|known| known.index())

@@ -3,6 +3,7 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 
+use nix::unistd::Pid;
 use oci_spec::runtime::{ContainerProcessState, ContainerProcessStateBuilder, LinuxSeccomp, Spec};
 
 use crate::console::connect_socket;
@@ -13,30 +14,33 @@ use crate::sys::fd::send_with_fds;
 /// The name by which the fd is announced (config-linux.md: `seccompFd`).
 const SECCOMP_FD: &str = "seccompFd";
 
-/// Connects to the agent and sends it the process's state with the listener.
+/// Connects to the agent and sends it the state of process `pid`, the init process or an exec process of the container,
+/// with the listener.
 ///
 /// # Errors
 /// No `listenerPath`, or nobody who listens there.
-pub fn hand_over(spec: &Spec, state: &State, listener: &OwnedFd) -> Result<()> {
+pub fn hand_over(spec: &Spec, state: &State, pid: Pid, listener: &OwnedFd) -> Result<()> {
     let profile = spec.linux().as_ref().and_then(|linux| linux.seccomp().as_ref());
     let path = profile.and_then(|profile| profile.listener_path().as_ref()).ok_or_else(|| {
         Error::new("/linux/seccomp/listenerPath: must be given with the action SCMP_ACT_NOTIFY")
     })?;
-    let message = serde_json::to_vec(&process_state(profile, state)?)
+    let message = serde_json::to_vec(&process_state(profile, state, pid)?)
         .map_err(|error| Error::new(format!("describe the process to the seccomp agent: {error}")))?;
     let socket = connect_socket(path).context(|| "/linux/seccomp/listenerPath")?;
     send_with_fds(&socket, &message, &[listener.as_fd()])
         .context(|| format!("/linux/seccomp/listenerPath: send to {}", path.display()))
 }
 
-fn process_state(profile: Option<&LinuxSeccomp>, state: &State) -> Result<ContainerProcessState> {
+fn process_state(profile: Option<&LinuxSeccomp>, state: &State, pid: Pid) -> Result<ContainerProcessState> {
+    let is_init = state.pid == pid.as_raw();
+    let status = if is_init { Status::Creating } else { Status::Running };
     let metadata = profile.and_then(|profile| profile.listener_metadata().clone()).unwrap_or_default();
     ContainerProcessStateBuilder::default()
         .version(state.oci_version.clone())
         .fds(vec![SECCOMP_FD.to_owned()])
-        .pid(state.pid)
+        .pid(pid.as_raw())
         .metadata(metadata)
-        .state(state.to_oci(Status::Creating)?)
+        .state(state.to_oci(status)?)
         .build()
         .map_err(|error| Error::new(format!("describe the process to the seccomp agent: {error}")))
 }

@@ -102,6 +102,12 @@ const THIS_MACHINE: Machine = MACHINE_RISCV64;
 #[cfg(not(target_endian = "little"))]
 compile_error!("the halves of 64-bit arguments are taken to lie in little-endian order");
 
+/// Whether `profile` decides nothing: no filter is needed then.
+pub fn allows_all(profile: &LinuxSeccomp) -> bool {
+    profile.default_action() == LinuxSeccompAction::ScmpActAllow
+        && profile.syscalls().as_ref().is_none_or(Vec::is_empty)
+}
+
 /// Compiles `profile` for the kind of machine that this program is built for.
 ///
 /// # Errors

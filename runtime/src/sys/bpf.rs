@@ -199,3 +199,86 @@ pub fn detach_device_program(cgroup: impl AsFd, program: impl AsFd) -> nix::Resu
     attr.set_fd(0, cgroup).set_fd(4, program).set_u32(8, BPF_CGROUP_DEVICE);
     bpf(BPF_PROG_DETACH, &mut attr).map(drop)
 }
+
+/// Runs a program of the instructions above on a context of 32-bit words, as the kernel would.
+#[cfg(test)]
+pub(crate) fn interpret(program: &[Insn], context: &[u32]) -> i64 {
+    let mut registers = [0_u64; 11];
+    let mut at = 0_usize;
+    loop {
+        let Insn { code, registers: both, offset, immediate } = program[at];
+        let (to, from) = (usize::from(both & 15), usize::from(both >> 4));
+        let low = |value: u64| u32::try_from(value & 0xffff_ffff).unwrap();
+        let number = immediate.cast_unsigned();
+        at += 1;
+        let jumps = match code {
+            0x61 => {
+                registers[to] = u64::from(context[usize::try_from(offset).unwrap() / 4]);
+                false
+            }
+            0xbf => {
+                registers[to] = registers[from];
+                false
+            }
+            0x54 => {
+                registers[to] = u64::from(low(registers[to]) & number);
+                false
+            }
+            0x74 => {
+                registers[to] = u64::from(low(registers[to]) >> number);
+                false
+            }
+            0x16 => low(registers[to]) == number,
+            0x56 => low(registers[to]) != number,
+            0xb7 => {
+                registers[to] = i64::from(immediate).cast_unsigned();
+                false
+            }
+            0x95 => return registers[0].cast_signed(),
+            other => panic!("instruction {other:#x}"),
+        };
+        if jumps {
+            at += usize::try_from(offset).unwrap();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cgroup::Hierarchies;
+    use crate::sys::procfs::Procfs;
+
+    /// security.md F9: the attribute is longer than what any kernel writes of it, and nothing around it is touched.
+    #[test]
+    fn f9_query_stays_within_its_attribute() {
+        #[repr(C)]
+        struct Guarded {
+            before: [u8; 64],
+            attr: Attr,
+            after: [u8; 64],
+        }
+        const { assert!(ATTR_SIZE >= 64) };
+        let hierarchies = Hierarchies::detect(&Procfs::processes().unwrap(), false).unwrap();
+        let Some(v2) = hierarchies.v2 else { return };
+        let root = crate::sys::path::open_given(
+            &v2.mount_point,
+            nix::fcntl::OFlag::O_RDONLY | nix::fcntl::OFlag::O_DIRECTORY,
+            nix::sys::stat::Mode::empty(),
+        )
+        .unwrap();
+        let mut guarded = Guarded { before: [0xa5; 64], attr: Attr::new(), after: [0xa5; 64] };
+        let ids = query(&root, &mut guarded.attr).unwrap();
+        assert_eq!((guarded.before, guarded.after), ([0xa5; 64], [0xa5; 64]));
+        assert_eq!(ids.len(), usize::try_from(guarded.attr.u32(24)).unwrap());
+        // What a kernel of the affected range writes at offset 56 (the revision) is inside; nothing is behind it.
+        assert!(guarded.attr.0[64..].iter().all(|&byte| byte == 0));
+    }
+
+    #[test]
+    fn the_verifier_takes_a_program_and_refuses_one_without_a_verdict() {
+        assert!(load_device_program(&Insn::return_value(1)).is_ok());
+        let no_verdict = [Insn::new(0x95, 0, 0, 0, 0)];
+        assert_eq!(load_device_program(&no_verdict).err(), Some(Errno::EACCES));
+    }
+}

@@ -121,6 +121,20 @@ pub fn inherited(fd: RawFd) -> nix::Result<BorrowedFd<'static>> {
     Ok(unsafe { BorrowedFd::borrow_raw(fd) })
 }
 
+/// Checks that the caller left `count` descriptors from `first` on open, before skeg opens any of its own (row D10).
+///
+/// # Errors
+/// Which one is not open.
+pub fn check_inherited(first: RawFd, count: u32) -> Result<()> {
+    let last = i64::from(first) + i64::from(count);
+    for fd in i64::from(first)..last {
+        if !RawFd::try_from(fd).is_ok_and(is_open) {
+            return Err(Error::new(format!("cannot hand {count} descriptors on: {fd} is not open")));
+        }
+    }
+    Ok(())
+}
+
 /// Sends `data` and, with it, `fds` as SCM_RIGHTS.
 ///
 /// # Errors

@@ -36,6 +36,19 @@ pub fn send_signal(pidfd: impl AsFd, signal: i32) -> nix::Result<()> {
     Errno::result(result).map(drop)
 }
 
+/// pidfd_getfd(2): a duplicate, close-on-exec, of descriptor `number` of the process.
+///
+/// # Errors
+/// `EPERM` without the right to ptrace it, `EBADF` where it has no such descriptor.
+pub fn take_fd(pidfd: impl AsFd, number: i32) -> nix::Result<OwnedFd> {
+    // SAFETY: three integers.
+    let raw =
+        Errno::result(unsafe { libc::syscall(libc::SYS_pidfd_getfd, pidfd.as_fd().as_raw_fd(), number, 0) })?;
+    let raw = i32::try_from(raw).map_err(|_| Errno::EBADF)?;
+    // SAFETY: the kernel has just made this descriptor for us.
+    Ok(unsafe { OwnedFd::from_raw_fd(raw) })
+}
+
 /// Whether the process has ended (a zombie has).
 ///
 /// # Errors

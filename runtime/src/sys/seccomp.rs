@@ -131,6 +131,28 @@ mod tests {
         assert_eq!(exit_status(other), 43);
     }
 
+    /// security.md E14: the kernel takes the program of Docker's default profile, under which io_uring is denied, clone3(2) is
+    /// ENOSYS (so that libcs fall back to clone(2), whose flags a filter can see) and only AF_VSOCK sockets are denied.
+    #[test]
+    fn e14_docker_profile_on_the_kernel() {
+        let profile = include_str!("../../../spec-tests/data/docker-default-seccomp.json");
+        let filter = filter(&serde_json::from_str(profile).unwrap());
+        let probe = |number| exit_status(in_child(&filter, |_| errno_of(number)));
+        assert_eq!(probe(libc::SYS_io_uring_setup), libc::EPERM);
+        assert_eq!(probe(libc::SYS_clone3), libc::ENOSYS);
+        assert_eq!(probe(libc::SYS_getppid), 0);
+        let socket = |domain: libc::c_int| {
+            // SAFETY: socket(2) takes three integers.
+            let probe = |_| unsafe { libc::socket(domain, libc::SOCK_DGRAM, 0) };
+            exit_status(in_child(&filter, |listener| match Errno::result(probe(listener)) {
+                Ok(_) => 0,
+                Err(errno) => errno as i32,
+            }))
+        };
+        assert_eq!(socket(libc::AF_UNIX), 0);
+        assert_eq!(socket(libc::AF_VSOCK), libc::EPERM);
+    }
+
     /// security.md E10: a call denied to 64-bit code is denied by `int 0x80` too, and that whole ABI where the profile does
     /// not list it.
     #[cfg(target_arch = "x86_64")]
