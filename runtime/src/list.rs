@@ -1,15 +1,44 @@
 //! `skeg list`: what is printed about all containers.
 
 use std::fmt::Write as _;
+use std::path::Path;
 
 use crate::cli::ListFormat;
-use crate::error::{Error, Result};
+use crate::error::{CONTAINER_DOES_NOT_EXIST, Error, Result};
+use crate::log::Log;
+use crate::state::{Container, StateRoot, Status};
 use crate::state_cmd::ContainerStatus;
 
 const HEADER: [&str; 6] = ["ID", "PID", "STATUS", "BUNDLE", "CREATED", "OWNER"];
 /// The least width of a column with the space after it, and that space (runc's table).
 const MIN_WIDTH: usize = 12;
 const PADDING: usize = 3;
+
+/// All containers of the state root at `root` and their status. One whose state cannot be read is a warning, and the
+/// others are listed all the same (row G3); no root is no container.
+///
+/// # Errors
+/// The root cannot be read.
+pub fn containers(root: &Path, log: &mut Log) -> Result<Vec<(Container, Status)>> {
+    let Some(open) = StateRoot::open(root)? else { return Ok(Vec::new()) };
+    let mut found = Vec::new();
+    for id in open.ids()? {
+        let load = || {
+            let dir = open.container(&id)?;
+            let state = dir.read_state()?.ok_or_else(|| Error::new(CONTAINER_DOES_NOT_EXIST))?;
+            let container = Container { dir, state };
+            let status = container.status()?;
+            Ok((container, status))
+        };
+        match load() {
+            Ok(container) => found.push(container),
+            // Deleted while we looked, or not recorded yet.
+            Err(error) if Error::to_string(&error) == CONTAINER_DOES_NOT_EXIST => {}
+            Err(error) => log.warn(error.to_string()),
+        }
+    }
+    Ok(found)
+}
 
 /// What `skeg list` prints. Without a container that is the header, an empty array (where runc prints `null`), or
 /// nothing.

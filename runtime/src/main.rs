@@ -7,14 +7,15 @@ use std::process::ExitCode;
 
 use nix::sys::prctl;
 use nix::sys::stat::Mode;
-use skeg::cgroup::{self, Manager};
+use skeg::cgroup::{self, Cgroup, Manager};
 use skeg::cli::{self, CgroupManager, Command, GlobalOptions, Invocation};
 use skeg::create::{self, Global};
 use skeg::error::{Context as _, Error, Result};
 use skeg::log::{Level, Log};
 use skeg::state::Container;
+use skeg::state_cmd::{self, ContainerStatus};
 use skeg::sys::{fd, seal};
-use skeg::{delete, exec, kill, run, start};
+use skeg::{delete, events, exec, features, kill, list, run, spec, start};
 
 /// What runc returns for a failed command.
 const FAILURE: u8 = 1;
@@ -86,6 +87,29 @@ fn dispatch(invocation: &Invocation, log: &mut Log) -> Result<i32> {
         Command::Delete { id, force } => delete::delete(&root(options), id, *force, log)?,
         Command::Checkpoint(_) => return Err(Error::new("checkpoint is not supported yet")),
         Command::Restore(_) => return Err(Error::new("restore is not supported yet")),
+        Command::State(id) => {
+            let container = Container::load(&root(options), id)?;
+            print(&state_cmd::text(&ContainerStatus::new(&container, container.status()?))?);
+        }
+        Command::List { format } => {
+            let containers = list::containers(&root(options), log)?;
+            let rows: Vec<_> = containers
+                .iter()
+                .map(|(container, status)| ContainerStatus::new(container, *status))
+                .collect();
+            print(&list::text(&rows, *format)?);
+        }
+        Command::Events { id, stats, interval } => {
+            let container = Container::load(&root(options), id)?;
+            let cgroup = Cgroup::open(&container.state.cgroup);
+            if *stats {
+                events::print_stats(&cgroup, id.as_str())?;
+            } else {
+                events::follow(&cgroup, id.as_str(), *interval)?;
+            }
+        }
+        Command::Features => print(&features::document()?),
+        Command::Spec { bundle, rootless } => spec::write(bundle.as_deref(), *rootless)?,
         _ => return Err(Error::new("not yet")),
     }
     Ok(0)

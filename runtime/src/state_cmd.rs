@@ -6,6 +6,7 @@ use std::path::Path;
 use serde::Serialize;
 
 use crate::error::{Error, Result};
+use crate::state::{Container, Status};
 
 /// What `state` and `list` print about a container: the state of runtime.md, and with it what runc adds and managers
 /// read (`rootfs`, `created`, `owner`).
@@ -31,6 +32,28 @@ pub struct ContainerStatus<'a> {
     pub annotations: BTreeMap<&'a str, &'a str>,
     /// Who created it: [`owner_name`].
     pub owner: String,
+}
+
+impl<'a> ContainerStatus<'a> {
+    /// What there is to say of `container`, whose status is `status`.
+    pub fn new(container: &'a Container, status: Status) -> Self {
+        let state = &container.state;
+        Self {
+            oci_version: &state.oci_version,
+            id: &state.id,
+            pid: if status == Status::Stopped { 0 } else { state.pid },
+            status: status.as_str(),
+            bundle: &state.bundle,
+            rootfs: &state.rootfs,
+            created: &state.created,
+            annotations: state
+                .annotations
+                .iter()
+                .map(|(key, value)| (key.as_str(), value.as_str()))
+                .collect(),
+            owner: owner_name(state.owner),
+        }
+    }
 }
 
 /// The user as runc writes one that it finds no name for; root always has its name. Other names are not looked up:
