@@ -162,7 +162,11 @@ fn read_limited(file: &OwnedFd, name: &str) -> Result<Vec<u8>> {
     Ok(text)
 }
 
-fn parse<T: DeserializeOwned>(name: &str, process: &str, text: Vec<u8>) -> Result<Loaded<T>> {
+/// Reads JSON of one of the specification's types; `process` is where a process object would be in it.
+///
+/// # Errors
+/// It is no JSON, or not of that type; with the JSON pointer and the name of the file.
+pub(crate) fn parse<T: DeserializeOwned>(name: &str, process: &str, text: Vec<u8>) -> Result<Loaded<T>> {
     // A NUL can only be written with a backslash, which most configurations do without.
     if text.contains(&b'\\')
         && let Some(pointer) = pointer::of_nul(&text)

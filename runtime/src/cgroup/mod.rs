@@ -17,6 +17,7 @@ mod place;
 mod plan;
 mod stats;
 pub mod systemd;
+mod update;
 mod v1;
 mod v2;
 

@@ -419,6 +419,102 @@ fn c8_sub_cgroups_go_only_down() {
     let _ = &mut sibling;
 }
 
+fn resources(json: serde_json::Value) -> oci_spec::runtime::LinuxResources {
+    serde_json::from_value(json).unwrap()
+}
+
+/// peers.md A1.2 update: each limit changes alone, up and down, whatever the order that the kernel wants.
+#[test]
+fn update_changes_what_it_names() {
+    let host = host();
+    if host.is_pure_v2() {
+        return;
+    }
+    let limits = serde_json::json!({
+        "memory": {"limit": 64 * MIB, "swap": 128 * MIB}, "cpu": {"quota": 20000, "period": 50000}, "pids": {"limit": 9},
+    });
+    let cgroup = create(&host, &place("update"), limits).unwrap();
+    let memory = |cgroup: &Guarded| {
+        (cgroup.file("memory", "memory.limit_in_bytes"), cgroup.file("memory", "memory.memsw.limit_in_bytes"))
+    };
+    for (limit, swap) in [(256, 512), (32, 48), (300, 300), (20, 1024)] {
+        cgroup
+            .update(&resources(serde_json::json!({"memory": {"limit": limit * MIB, "swap": swap * MIB}})))
+            .unwrap();
+        assert_eq!(memory(&cgroup), ((limit * MIB).to_string(), (swap * MIB).to_string()));
+    }
+    cgroup.update(&resources(serde_json::json!({"memory": {"limit": -1}}))).unwrap();
+    assert_eq!(memory(&cgroup), ("9223372036854771712".into(), "9223372036854771712".into()));
+    assert_eq!(cgroup.file("cpu", "cpu.cfs_quota_us"), "20000");
+    cgroup
+        .update(&resources(serde_json::json!({"cpu": {"quota": 5000, "period": 10000}, "pids": {}})))
+        .unwrap();
+    assert_eq!(cgroup.file("cpu", "cpu.cfs_period_us"), "10000");
+    assert_eq!(cgroup.file("pids", "pids.max"), "9");
+}
+
+/// peers.md row 41: all or nothing.
+#[test]
+fn refused_update_sets_back_what_it_had_set() {
+    let host = host();
+    if host.is_pure_v2() {
+        return;
+    }
+    let cgroup = create(
+        &host,
+        &place("rollback"),
+        serde_json::json!({"memory": {"limit": 64 * MIB}, "pids": {"limit": 9}}),
+    )
+    .unwrap();
+    let update = serde_json::json!({
+        "memory": {"limit": 32 * MIB}, "pids": {"limit": 5}, "cpu": {"shares": 77, "cpus": "4000"},
+    });
+    let text = cgroup.update(&resources(update)).unwrap_err().to_string();
+    assert!(text.contains(": /cpu/cpus: write \"4000\" to cpuset.cpus: "), "{text}");
+    assert_eq!(cgroup.file("memory", "memory.limit_in_bytes"), (64 * MIB).to_string());
+    assert_eq!(cgroup.file("pids", "pids.max"), "9");
+    assert_eq!(cgroup.file("cpu", "cpu.shares"), "1024");
+}
+
+/// A limit that the kernel refuses because of what is in use says so.
+#[test]
+fn refused_memory_limit_says_what_is_in_use() {
+    let host = host();
+    if host.v1_with("memory").is_none() {
+        return;
+    }
+    let mut cgroup = create(&host, &place("in-use"), serde_json::json!({})).unwrap();
+    cgroup.run("exec perl -e '$x = q(a) x (16 << 20); sleep 1000'");
+    eventually("memory in use", || cgroup.stats().unwrap().memory.usage.usage > 16 << 20);
+    let text =
+        cgroup.update(&resources(serde_json::json!({"memory": {"limit": MIB}}))).unwrap_err().to_string();
+    assert!(
+        text.contains("/memory/limit: write \"1048576\" to memory.limit_in_bytes (current usage "),
+        "{text}"
+    );
+    assert!(text.ends_with("): device or resource busy"), "{text}");
+}
+
+/// security.md D8: no update opens a device.
+#[test]
+fn d8_update_never_changes_device_rules() {
+    let host = host();
+    if host.v1_with("devices").is_none() {
+        return;
+    }
+    let cgroup = create(&host, &place("d8"), serde_json::json!({})).unwrap();
+    let before = cgroup.file("devices", "devices.list");
+    for json in [
+        serde_json::json!({"devices": [{"allow": true, "access": "rwm"}]}),
+        serde_json::json!({"devices": [], "memory": {"limit": 64 * MIB}}),
+        serde_json::json!({"cpu": {"shares": 5}}),
+        serde_json::json!({"pids": {"limit": 5}}),
+    ] {
+        cgroup.update(&resources(json)).unwrap();
+        assert_eq!(cgroup.file("devices", "devices.list"), before);
+    }
+}
+
 /// runtime.md, events: a kill for want of memory is told of and counted, and so is the end.
 fn tells_of_oom(hierarchies: &Hierarchies, path: &str) {
     if hierarchies.v1_with("memory").is_none() {
