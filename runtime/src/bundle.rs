@@ -85,7 +85,8 @@ pub struct Loaded<T> {
 impl<T: Serialize> Loaded<T> {
     /// Properties of the file that skeg does not know, one JSON pointer each.
     ///
-    /// It costs another reading of the file: ask only where the log takes debug events.
+    /// It costs another reading of the file: ask only where the log takes debug events. (serde_ignored would tell in one
+    /// reading, for 354 KB of code; this way it is 69 KB.)
     pub fn unknown_properties(&self) -> Vec<String> {
         let mut unknown = Vec::new();
         if let (Ok(given), Ok(known)) =
