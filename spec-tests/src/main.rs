@@ -24,11 +24,18 @@ mod probe;
 mod runner;
 mod sacrificial;
 mod sys;
+mod terminal;
 
 use std::path::Path;
 
-/// What the C entry point calls.
+/// What the C entry point calls; without the standard library's own `main` nobody else flushes standard output.
 fn entry() -> i32 {
+    let status = role();
+    let _closed = std::io::Write::flush(&mut std::io::stdout());
+    status
+}
+
+fn role() -> i32 {
     let mut arguments = std::env::args();
     let name = arguments.next().unwrap_or_default();
     let arguments: Vec<String> = arguments.collect();

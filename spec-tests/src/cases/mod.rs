@@ -5,7 +5,14 @@ use std::time::Duration;
 use crate::failure::Outcome;
 use crate::harness::Ctx;
 
+mod descriptors;
+mod exec;
+mod hooks;
 mod lifecycle;
+mod limits;
+mod namespaces;
+mod process;
+mod rootfs;
 
 /// Where a case runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,7 +62,7 @@ impl Case {
 
 /// Every case, in the order in which a reader of the specification meets them.
 pub fn all() -> impl Iterator<Item = &'static Case> {
-    [lifecycle::CASES].into_iter().flatten()
+    [lifecycle::CASES, process::CASES, rootfs::CASES, namespaces::CASES, limits::CASES, hooks::CASES, exec::CASES, descriptors::CASES].into_iter().flatten()
 }
 
 #[cfg(test)]
