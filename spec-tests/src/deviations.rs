@@ -36,6 +36,12 @@ const KNOWN: &[(&str, &str, &str)] = &[
     ("runc", "d10_listen_fds", "runc 1.1 panics"),
     ("runc", "g10_pid_file_symlink", "runc 1.1 leaves the pid file's mode to the caller's umask"),
     ("runc", "d3_stdio_owner", "runc 1.1 gives a regular file that is standard output to the container's user"),
+    ("runc", "a2_hostile_mountpoints", "runc 1.1 has CVE-2026-41579: links of /dev are made through a symlink"),
+    ("runc", "a3_dev_symlink", "runc 1.1 has CVE-2026-41579: links of /dev are made through a symlink"),
+    ("runc", "a15_option_injection", "runc 1.1 joins mount options with commas"),
+    ("runc", "a16_planted_in_state", "runc 1.1 removes its state directory recursively, across mounts"),
+    ("runc", "c9_hostile_passwd", "runc 1.1 reads /etc/passwd of the image, whatever it is"),
+    ("runc", "b3_dev_null", "runc 1.1 reopens stdio on a plain file that the image has at /dev/null (row D3)"),
 ];
 
 /// The reason why this runtime is known to fail this case.

@@ -42,7 +42,7 @@ pub const CASES: &[Case] = &[
         create_does_not_run_the_program,
     ),
     Case::new(
-        "create_uses_the_configuration_once",
+        "g4_configuration_is_read_once",
         "runtime.md, create, and security.md G4: changes made to config.json after create have no effect",
         create_uses_the_configuration_once,
     ),

@@ -8,6 +8,8 @@ use crate::harness::Ctx;
 mod descriptors;
 mod exec;
 mod hooks;
+mod hostile;
+mod joining;
 mod lifecycle;
 mod limits;
 mod namespaces;
@@ -62,7 +64,7 @@ impl Case {
 
 /// Every case, in the order in which a reader of the specification meets them.
 pub fn all() -> impl Iterator<Item = &'static Case> {
-    [lifecycle::CASES, process::CASES, rootfs::CASES, namespaces::CASES, limits::CASES, hooks::CASES, exec::CASES, descriptors::CASES].into_iter().flatten()
+    [lifecycle::CASES, process::CASES, rootfs::CASES, namespaces::CASES, limits::CASES, hooks::CASES, exec::CASES, descriptors::CASES, hostile::CASES, joining::CASES].into_iter().flatten()
 }
 
 #[cfg(test)]

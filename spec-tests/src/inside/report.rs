@@ -122,6 +122,9 @@ pub fn report() -> Value {
         "domainname": read_text("/proc/sys/kernel/domainname"),
         "sysctls": sysctls(),
         "devices": devices(),
+        "console": fs::metadata("/dev/console").ok().map(|found| {
+            format!("{}:{}", libc::major(found.rdev()), libc::minor(found.rdev()))
+        }),
         "executable": fs::read_link("/proc/self/exe").map(|path| path.to_string_lossy().into_owned()).ok(),
     })
 }
