@@ -2,8 +2,47 @@
 //! listed here that passes is pointed out, so that the list cannot rot.
 
 /// (the first word of the runtime's `--version`, the case, the reason)
-const KNOWN: &[(&str, &str, &str)] =
-    &[("runc", "kill_by_real_time_name", "runc 1.1 knows real-time signals by number only")];
+#[rustfmt::skip]
+const KNOWN: &[(&str, &str, &str)] = &[
+    ("runc", "kill_by_real_time_name", "runc 1.1 knows real-time signals by number only"),
+    ("runc", "create_race", "runc 1.1 takes no lock on the id: several creates of one id succeed"),
+    ("runc", "start_race", "runc 1.1 lets a second start hang on the opened FIFO"),
+    ("runc", "process_rlimits_twice", "runc 1.1 applies the last of duplicated rlimits"),
+    ("runc", "process_oom_score_adj_range", "runc 1.1 reports the failing write in two lines"),
+    ("runc", "process_personality", "runc knows the field since 1.2"),
+    ("runc", "process_io_priority", "runc knows the field since 1.2"),
+    ("runc", "process_scheduler", "runc knows the field since 1.2"),
+    ("runc", "e15_modes_of_own_files", "runc 1.1 makes exec.fifo with mode 0622, in a directory of mode 0711"),
+    ("runc", "e2_unknown_and_ungrantable", "runc 1.1 fails on a capability that its caller lacks"),
+    ("runc", "e17_signals", "runc 1.1 hands blocked signals on to the process"),
+    ("runc", "e18_personality", "runc 1.1 hands ADDR_NO_RANDOMIZE on to the process"),
+    ("runc", "e3_user_numbers", "runc 1.1 takes ids up to 2^31-1 only"),
+    ("runc", "configured_device_twice", "runc 1.1 keeps the file that is at the device's path"),
+    ("runc", "propagation_unbindable", "runc 1.1 makes the mount unbindable before it binds the rootfs"),
+    ("runc", "domainname", "runc knows the field since 1.2"),
+    ("runc", "b6_sysctl_of_the_host_by_path", "runc 1.1 does not compare a joined ipc namespace with the host's"),
+    ("runc", "f8_namespace_path", "runc 1.1 blocks on a FIFO as the path of a namespace"),
+    ("runc", "resources_invalid", "runc 1.1 prints a warning beside the error"),
+    ("runc", "hooks_order", "runc 1.1 calls poststart hooks at the end of create"),
+    ("runc", "hooks_state", "runc 1.1 calls poststart hooks in create, with the status created"),
+    ("runc", "hooks_failing_start", "runc 1.1 does not learn of a startContainer hook that failed"),
+    ("runc", "hooks_failing_after", "runc 1.1 stops at the first poststop hook that fails"),
+    ("runc", "h1_environment", "runc 1.1 gives hooks without env its own environment, and createContainer the rootfs"),
+    ("runc", "h3_timeout", "runc 1.1 kills the hook but not its children, and waits for their end"),
+    ("runc", "h4_descriptors", "runc 1.1 lets createContainer hooks inherit its descriptors"),
+    ("runc", "c7_parity", "runc 1.1 does not apply the umask to exec processes"),
+    ("runc", "e3_exec_user", "runc 1.1 wraps a user number above 2^32 round to 0"),
+    ("runc", "d10_preserve_fds_gap", "runc 1.1 hands on what happens to be open, its own descriptors included"),
+    ("runc", "d10_listen_fds", "runc 1.1 panics"),
+    ("runc", "g10_pid_file_symlink", "runc 1.1 leaves the pid file's mode to the caller's umask"),
+    ("runc", "d3_stdio_owner", "runc 1.1 gives a regular file that is standard output to the container's user"),
+    ("runc", "a2_hostile_mountpoints", "runc 1.1 has CVE-2026-41579: links of /dev are made through a symlink"),
+    ("runc", "a3_dev_symlink", "runc 1.1 has CVE-2026-41579: links of /dev are made through a symlink"),
+    ("runc", "a15_option_injection", "runc 1.1 joins mount options with commas"),
+    ("runc", "a16_planted_in_state", "runc 1.1 removes its state directory recursively, across mounts"),
+    ("runc", "c9_hostile_passwd", "runc 1.1 reads /etc/passwd of the image, whatever it is"),
+    ("runc", "b3_dev_null", "runc 1.1 reopens stdio on a plain file that the image has at /dev/null (row D3)"),
+];
 
 /// The reason why this runtime is known to fail this case.
 pub fn reason(kind: &str, case: &str) -> Option<&'static str> {

@@ -6,10 +6,10 @@
 //! was left behind.
 
 use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs;
 use std::os::fd::AsFd;
-use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -159,12 +159,28 @@ pub fn place_probe(probe: &Path, rootfs: &Path) -> Outcome {
     Ok(())
 }
 
-/// Reaps the children of this process that have ended.
+thread_local! {
+    /// The exit statuses of reaped children that nobody has asked for yet, by pid. Everything is reaped as it ends: the
+    /// end of a pid namespace waits for each of its processes, those that became ours included.
+    static ENDED: RefCell<BTreeMap<i32, i32>> = const { RefCell::new(BTreeMap::new()) };
+}
+
+/// Reaps the children of this process that have ended and keeps their statuses.
 pub fn reap_dead() {
-    while matches!(
-        waitpid(None::<Pid>, Some(WaitPidFlag::WNOHANG)),
-        Ok(WaitStatus::Exited(..) | WaitStatus::Signaled(..))
-    ) {}
+    loop {
+        let (pid, status) = match waitpid(None::<Pid>, Some(WaitPidFlag::WNOHANG)) {
+            Ok(WaitStatus::Exited(pid, status)) => (pid, status),
+            Ok(WaitStatus::Signaled(pid, signal, _)) => (pid, 128 + signal as i32),
+            _ => return,
+        };
+        ENDED.with_borrow_mut(|ended| ended.insert(pid.as_raw(), status));
+    }
+}
+
+/// The exit status of a child that has ended (128 and the signal's number), once.
+fn exit_status(pid: Pid) -> Option<i32> {
+    reap_dead();
+    ENDED.with_borrow_mut(|ended| ended.remove(&pid.as_raw()))
 }
 
 /// Waits until `look` gives a value.
@@ -287,6 +303,12 @@ impl Running {
         Pid::from_raw(self.child.id().try_into().unwrap_or(0))
     }
 
+    /// Whether it has not ended yet.
+    pub fn lives(&self) -> bool {
+        reap_dead();
+        !ENDED.with_borrow(|ended| ended.contains_key(&self.pid().as_raw()))
+    }
+
     /// What it has written so far to standard output.
     pub fn stdout(&self) -> String {
         fs::read_to_string(&self.out).unwrap_or_default()
@@ -294,22 +316,20 @@ impl Running {
 
     /// Waits for the end; a call that takes too long is killed and fails the case.
     pub fn wait(mut self) -> Outcome<Ran> {
-        let pidfd = sys::pidfd_open(self.pid())?;
-        let left = self.limit.saturating_sub(self.started.elapsed());
-        let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
-        let ended = poll(&mut [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)], timeout)? > 0;
-        if !ended {
-            self.child.kill()?;
-        }
-        let status = self.child.wait()?;
-        ensure!(ended, "{}: still running after {:?}: {}", self.label, self.limit, read_text(&self.err));
-        Ok(Ran {
-            label: self.label,
-            status: status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0)),
-            out: self.out,
-            err: self.err,
-            elapsed: self.started.elapsed(),
-        })
+        let pid = self.pid();
+        let pidfd = sys::pidfd_open(pid)?;
+        let status = loop {
+            if let Some(status) = exit_status(pid) {
+                break status;
+            }
+            if self.started.elapsed() > self.limit {
+                self.child.kill()?;
+                ensure!(false, "{}: still running after {:?}: {}", self.label, self.limit, read_text(&self.err));
+            }
+            let slice = PollTimeout::from(50u8);
+            poll(&mut [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)], slice)?;
+        };
+        Ok(Ran { label: self.label, status, out: self.out, err: self.err, elapsed: self.started.elapsed() })
     }
 }
 
@@ -585,11 +605,7 @@ impl Container<'_> {
     /// Waits for the end of the init process and gives its exit status (128 and the signal's number).
     pub fn wait_exit(&self, pid: Pid) -> Outcome<i32> {
         eventually(&format!("{}: exit of {pid}", self.id), STATE_LIMIT, || {
-            Ok(match waitpid(pid, Some(WaitPidFlag::WNOHANG))? {
-                WaitStatus::Exited(_, status) => Some(status),
-                WaitStatus::Signaled(_, signal, _) => Some(128 + signal as i32),
-                _ => None,
-            })
+            Ok(exit_status(pid))
         })
     }
 

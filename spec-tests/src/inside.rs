@@ -55,6 +55,7 @@ fn command(arguments: &[String]) -> Outcome<i32> {
         "burn" => burn(Duration::from_millis(text(1).parse()?)),
         "orphan" => orphan(),
         "terminal" => terminal(),
+        "notify" => notify(),
         "hook" => hook(text(1), text(2)),
         other => Err(Failure::new(format!("unknown probe command {other:?}"))),
     }
@@ -142,6 +143,13 @@ fn terminal() -> Outcome<i32> {
     }
     println!("end of input");
     Ok(0)
+}
+
+/// Tells the service manager that it is ready (sd_notify(3)), then stays.
+fn notify() -> Outcome<i32> {
+    let path = std::env::var("NOTIFY_SOCKET").during("NOTIFY_SOCKET")?;
+    std::os::unix::net::UnixDatagram::unbound()?.send_to(b"READY=1", path)?;
+    sleep(86_400)
 }
 
 /// As a hook: reads the state on standard input and appends one line to `log`, then does what `plan` says.

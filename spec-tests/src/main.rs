@@ -10,6 +10,7 @@
     reason = "the rules about paths and processes are the runtime's; this crate is a test harness outside of it"
 )]
 
+mod auditor;
 mod cases;
 mod cgroups;
 mod config;
@@ -24,16 +25,25 @@ mod probe;
 mod runner;
 mod sacrificial;
 mod sys;
+mod terminal;
 
 use std::path::Path;
 
-/// What the C entry point calls.
+/// What the C entry point calls; without the standard library's own `main` nobody else flushes standard output.
 fn entry() -> i32 {
+    let status = role();
+    let _closed = std::io::Write::flush(&mut std::io::stdout());
+    status
+}
+
+fn role() -> i32 {
     let mut arguments = std::env::args();
     let name = arguments.next().unwrap_or_default();
     let arguments: Vec<String> = arguments.collect();
     if Path::new(&name).file_name().is_some_and(|file| file == "probe") {
-        return inside::run(&arguments);
+        // On the host the role's name may be given as well; under its own name the program has no other role.
+        let named = arguments.first().is_some_and(|first| first == "probe");
+        return inside::run(&arguments[usize::from(named)..]);
     }
     match arguments.first().map(String::as_str) {
         Some("probe") => inside::run(&arguments[1..]),

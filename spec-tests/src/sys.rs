@@ -200,7 +200,7 @@ pub struct ChildSetup {
     pub fixed_addresses: bool,
     /// Capabilities to raise in the inheritable and ambient sets.
     pub ambient: Vec<u32>,
-    /// Stops itself before the execve, for a tracer or for a race to be arranged.
+    /// Another user and group, without supplementary groups.
     pub uid: Option<(libc::uid_t, libc::gid_t)>,
 }
 

@@ -42,7 +42,7 @@ pub const CASES: &[Case] = &[
         create_does_not_run_the_program,
     ),
     Case::new(
-        "create_uses_the_configuration_once",
+        "g4_configuration_is_read_once",
         "runtime.md, create, and security.md G4: changes made to config.json after create have no effect",
         create_uses_the_configuration_once,
     ),
@@ -588,7 +588,7 @@ fn create_race(ctx: &Ctx) -> Outcome {
 
 fn start_race(ctx: &Ctx) -> Outcome {
     let container = sleeper(ctx)?.create(ctx)?;
-    let calls = (0..10).map(|_| ctx.call(["start", &container.id]).spawn()).collect::<Outcome<Vec<_>>>()?;
+    let calls = (0..10).map(|_| ctx.call(["start", &container.id]).limit(Duration::from_secs(5)).spawn()).collect::<Outcome<Vec<_>>>()?;
     let mut succeeded = 0;
     for call in calls {
         let ran = call.wait()?;

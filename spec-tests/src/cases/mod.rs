@@ -5,7 +5,16 @@ use std::time::Duration;
 use crate::failure::Outcome;
 use crate::harness::Ctx;
 
+mod descriptors;
+mod exec;
+mod hooks;
+mod hostile;
+mod joining;
 mod lifecycle;
+mod limits;
+mod namespaces;
+mod process;
+mod rootfs;
 
 /// Where a case runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,7 +64,7 @@ impl Case {
 
 /// Every case, in the order in which a reader of the specification meets them.
 pub fn all() -> impl Iterator<Item = &'static Case> {
-    [lifecycle::CASES].into_iter().flatten()
+    [lifecycle::CASES, process::CASES, rootfs::CASES, namespaces::CASES, limits::CASES, hooks::CASES, exec::CASES, descriptors::CASES, hostile::CASES, joining::CASES].into_iter().flatten()
 }
 
 #[cfg(test)]

@@ -12,6 +12,60 @@ use serde_json::{Map, Value, json};
 
 use crate::sys;
 
+/// The capabilities by number, without the prefix `CAP_` (linux/capability.h).
+pub const CAPABILITIES: [&str; 41] = [
+    "CHOWN",
+    "DAC_OVERRIDE",
+    "DAC_READ_SEARCH",
+    "FOWNER",
+    "FSETID",
+    "KILL",
+    "SETGID",
+    "SETUID",
+    "SETPCAP",
+    "LINUX_IMMUTABLE",
+    "NET_BIND_SERVICE",
+    "NET_BROADCAST",
+    "NET_ADMIN",
+    "NET_RAW",
+    "IPC_LOCK",
+    "IPC_OWNER",
+    "SYS_MODULE",
+    "SYS_RAWIO",
+    "SYS_CHROOT",
+    "SYS_PTRACE",
+    "SYS_PACCT",
+    "SYS_ADMIN",
+    "SYS_BOOT",
+    "SYS_NICE",
+    "SYS_RESOURCE",
+    "SYS_TIME",
+    "SYS_TTY_CONFIG",
+    "MKNOD",
+    "LEASE",
+    "AUDIT_WRITE",
+    "AUDIT_CONTROL",
+    "SETFCAP",
+    "MAC_OVERRIDE",
+    "MAC_ADMIN",
+    "SYSLOG",
+    "WAKE_ALARM",
+    "BLOCK_SUSPEND",
+    "AUDIT_READ",
+    "PERFMON",
+    "BPF",
+    "CHECKPOINT_RESTORE",
+];
+
+/// The mask of some capabilities (`CAP_KILL`) in the form of /proc/PID/status.
+pub fn capability_mask(names: &[&str]) -> String {
+    let bit = |name: &&str| {
+        let bare = name.strip_prefix("CAP_").unwrap_or(name);
+        CAPABILITIES.iter().position(|known| *known == bare).map_or(0, |bit| 1u64 << bit)
+    };
+    format!("{:016x}", names.iter().map(bit).fold(0, |mask, bit| mask | bit))
+}
+
 /// The whole report.
 pub fn report() -> Value {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
@@ -68,6 +122,9 @@ pub fn report() -> Value {
         "domainname": read_text("/proc/sys/kernel/domainname"),
         "sysctls": sysctls(),
         "devices": devices(),
+        "console": fs::metadata("/dev/console").ok().map(|found| {
+            format!("{}:{}", libc::major(found.rdev()), libc::minor(found.rdev()))
+        }),
         "executable": fs::read_link("/proc/self/exe").map(|path| path.to_string_lossy().into_owned()).ok(),
     })
 }
@@ -253,6 +310,12 @@ pub fn describe(path: &Path) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn capability_masks_are_those_of_status() {
+        assert_eq!(capability_mask(&["CAP_AUDIT_WRITE", "CAP_KILL", "CAP_NET_BIND_SERVICE"]), "0000000020000420");
+        assert_eq!(capability_mask(&[]), "0000000000000000");
+    }
 
     #[test]
     fn a_mountinfo_line_is_taken_apart() {
