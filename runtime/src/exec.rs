@@ -4,7 +4,7 @@
 //! second one, which is in that PID namespace, gets its security from the same function as the init process (row C7)
 //! and becomes the program.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::path::Path;
 
 use nix::fcntl::OFlag;
@@ -20,7 +20,8 @@ use crate::console::{self, Foreground};
 use crate::create::{Global, send_pidfd};
 use crate::error::{Context as _, Error, Result};
 use crate::init::{
-    die_with_parent, go_on_as_sibling, hand_over_listener, leave, listen_variables, wait_to_proceed,
+    close_host_descriptors, die_with_parent, go_on_as_sibling, hand_over_listener, leave, listen_variables,
+    wait_to_proceed,
 };
 use crate::log::Log;
 use crate::namespaces::{MOUNT, PID, USER};
@@ -303,6 +304,15 @@ impl Exec<'_> {
         }
         if self.namespaces & PID != 0 {
             clone::join(&self.init, PID).context(what)?;
+        }
+        let kept = [
+            self.console.as_ref().map(AsRawFd::as_raw_fd),
+            self.procfs.as_ref().map(|p| p.as_fd().as_raw_fd()),
+        ];
+        let mut keep: Vec<RawFd> = kept.into_iter().flatten().collect();
+        keep.push(channel.descriptor());
+        close_host_descriptors(self.handed_on, &keep)?;
+        if self.namespaces & PID != 0 {
             go_on_as_sibling(channel, 0)?;
         }
         Ok(())

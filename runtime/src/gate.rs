@@ -10,7 +10,7 @@
 //! The container cannot reach either: they are in no mount namespace of its own, and gone from its descriptors
 //! before its program runs (row C13).
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd as _, OwnedFd, RawFd};
 
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
@@ -34,6 +34,11 @@ impl Gate {
     /// What making them said.
     pub fn make(dir: &ContainerDir) -> Result<Self> {
         Ok(Self { start: dir.make_fifo(GATE_CREATING)?, started: dir.make_fifo(STARTED)? })
+    }
+
+    /// The descriptors, to be kept when all others are closed.
+    pub fn descriptors(&self) -> [RawFd; 2] {
+        [self.start.as_raw_fd(), self.started.as_raw_fd()]
     }
 
     /// Waits for `start`'s byte.

@@ -4,7 +4,7 @@
 //! return into the runtime's code: every way out is execve or `_exit`. What fails is reported once, over the channel
 //! until the runtime has said `Proceed`, and through the gate to `start` after that.
 
-use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::os::fd::{AsRawFd as _, OwnedFd, RawFd};
 use std::path::Path;
 
 use nix::fcntl::OFlag;
@@ -28,7 +28,7 @@ use crate::rootfs::sources::MountSources;
 use crate::state::{State, Status};
 use crate::sync::{Channel, Message};
 use crate::sys::clone::{self, Cloned, clone_process, exit_now};
-use crate::sys::fd::{mark_cloexec_from, set_inheritable_range};
+use crate::sys::fd::{close_all_but, mark_cloexec_from, set_inheritable_range};
 use crate::sys::path::{mkdir_all_in_root, open_in_root};
 use crate::sys::procfs::Procfs;
 use crate::sys::{process as sys, seccomp};
@@ -128,6 +128,8 @@ impl Init<'_> {
         let listener = self.take_identity(terminal)?;
         let program = Program::find(self.process, &listen_variables(self.listen_fds))?;
         hand_over_listener(channel, listener)?;
+        let gate = self.gate.as_ref().map(Gate::descriptors).unwrap_or_default();
+        close_host_descriptors(self.handed_on, &[channel.descriptor(), gate[0], gate[1]])?;
         wait_to_proceed(channel)?;
         Ok(program)
     }
@@ -371,6 +373,16 @@ pub fn leave(security: &Security<'_>, handed_on: u32, program: &Program, announc
         }
     }
     program.execute()
+}
+
+/// Closes what the runtime had open: cgroups, the state directory, the bundle. From here on the process holds the
+/// standard descriptors, those that are handed on, and `keep`, which are close-on-exec (rows A10, C3).
+///
+/// # Errors
+/// The errno of close_range(2).
+pub fn close_host_descriptors(handed_on: u32, keep: &[RawFd]) -> Result<()> {
+    let first = RawFd::try_from(handed_on).ok().and_then(|count| count.checked_add(3)).unwrap_or(RawFd::MAX);
+    close_all_but(first, &mut keep.to_vec()).context(|| "close the runtime's descriptors")
 }
 
 /// What sd_listen_fds(3) looks for: the sockets are meant for the process with this number.

@@ -15,7 +15,7 @@ use skeg::log::{Level, Log};
 use skeg::state::Container;
 use skeg::state_cmd::{self, ContainerStatus};
 use skeg::sys::{fd, seal};
-use skeg::{delete, events, exec, features, kill, list, run, spec, start};
+use skeg::{delete, events, exec, features, kill, list, pause, ps, run, spec, start, update};
 
 /// What runc returns for a failed command.
 const FAILURE: u8 = 1;
@@ -110,7 +110,12 @@ fn dispatch(invocation: &Invocation, log: &mut Log) -> Result<i32> {
         }
         Command::Features => print(&features::document()?),
         Command::Spec { bundle, rootless } => spec::write(bundle.as_deref(), *rootless)?,
-        _ => return Err(Error::new("not yet")),
+        Command::Pause(id) => pause::pause(&Container::load(&root(options), id)?)?,
+        Command::Resume(id) => pause::resume(&Container::load(&root(options), id)?)?,
+        Command::Update(update) => {
+            update::update(&Container::load(&root(options), &update.id)?, update, log)?;
+        }
+        Command::Ps { id, format } => ps::ps(&Container::load(&root(options), id)?, format)?,
     }
     Ok(0)
 }

@@ -18,7 +18,7 @@
 //! | init | `Executing` | the next call is execve: an end of file from here on means success |
 //! | init | `Error` + text | this step failed; it ends |
 
-use std::os::fd::{OwnedFd, RawFd};
+use std::os::fd::{AsRawFd as _, OwnedFd, RawFd};
 
 use nix::errno::Errno;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
@@ -70,6 +70,11 @@ impl Channel {
         let (a, b) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)
             .context(|| "make the socket pair to the init process")?;
         Ok((Self(a), Self(b)))
+    }
+
+    /// The descriptor, to be kept when all others are closed.
+    pub fn descriptor(&self) -> RawFd {
+        self.0.as_raw_fd()
     }
 
     /// Sends a message.

@@ -324,7 +324,13 @@ impl Running {
             }
             if self.started.elapsed() > self.limit {
                 self.child.kill()?;
-                ensure!(false, "{}: still running after {:?}: {}", self.label, self.limit, read_text(&self.err));
+                ensure!(
+                    false,
+                    "{}: still running after {:?}: {}",
+                    self.label,
+                    self.limit,
+                    read_text(&self.err)
+                );
             }
             let slice = PollTimeout::from(50u8);
             poll(&mut [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)], slice)?;
@@ -604,9 +610,7 @@ impl Container<'_> {
 
     /// Waits for the end of the init process and gives its exit status (128 and the signal's number).
     pub fn wait_exit(&self, pid: Pid) -> Outcome<i32> {
-        eventually(&format!("{}: exit of {pid}", self.id), STATE_LIMIT, || {
-            Ok(exit_status(pid))
-        })
+        eventually(&format!("{}: exit of {pid}", self.id), STATE_LIMIT, || Ok(exit_status(pid)))
     }
 
     /// Waits until the container's output contains a text.

@@ -93,14 +93,34 @@ pub fn set_inheritable_range(first: RawFd, count: u32) -> nix::Result<()> {
 /// # Errors
 /// The errno of close_range(2); `EINVAL` before Linux 5.11.
 pub fn mark_cloexec_from(first: RawFd) -> nix::Result<()> {
-    close_range(first, CLOSE_RANGE_CLOEXEC)
+    close_range(first, RawFd::MAX, CLOSE_RANGE_CLOEXEC)
 }
 
-/// close_range(2) from `first` to the highest.
-fn close_range(first: RawFd, flags: libc::c_uint) -> nix::Result<()> {
-    let first = libc::c_uint::try_from(first).map_err(|_| Errno::EBADF)?;
-    // SAFETY: the call takes three integers; it only marks descriptors, so that every OwnedFd stays valid.
-    Errno::result(unsafe { libc::syscall(libc::SYS_close_range, first, libc::c_uint::MAX, flags) }).map(drop)
+/// Closes every descriptor from `first` on but those in `keep`.
+///
+/// Only for the child's half, which drops nothing of what it inherited and ends in execve or `_exit`: owners of closed
+/// descriptors must not be used or dropped after it.
+///
+/// # Errors
+/// The errno of close_range(2).
+pub fn close_all_but(first: RawFd, keep: &mut [RawFd]) -> nix::Result<()> {
+    keep.sort_unstable();
+    let mut from = first;
+    for &mut fd in keep {
+        if fd > from {
+            close_range(from, fd - 1, 0)?;
+        }
+        from = from.max(fd + 1);
+    }
+    close_range(from, RawFd::MAX, 0)
+}
+
+/// close_range(2), both ends included.
+fn close_range(first: RawFd, last: RawFd, flags: libc::c_uint) -> nix::Result<()> {
+    let (first, last) = (first.cast_unsigned(), last.cast_unsigned());
+    // SAFETY: the call takes three integers. With CLOSE_RANGE_CLOEXEC it only marks descriptors; the one caller that
+    // closes them has given up what owned them.
+    Errno::result(unsafe { libc::syscall(libc::SYS_close_range, first, last, flags) }).map(drop)
 }
 
 /// Whether `fd` is open in this process.

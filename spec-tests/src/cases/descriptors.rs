@@ -14,24 +14,76 @@ use crate::harness::{Bundle, Call, Ctx};
 use crate::{ensure, ensure_eq, sys};
 
 pub const CASES: &[Case] = &[
-    Case::new("c3_no_descriptor_leaks", "security.md C3: only 0, 1 and 2 are open, whatever the caller had open", c3),
+    Case::new(
+        "c3_no_descriptor_leaks",
+        "security.md C3: only 0, 1 and 2 are open, whatever the caller had open",
+        c3,
+    ),
     Case::new("c3_exec", "security.md C3: the same for exec", c3_exec),
-    Case::new("c3_cwd_through_descriptor", "security.md C3: cwd through /proc/self/fd reaches nothing", c3_cwd),
+    Case::new(
+        "c3_cwd_through_descriptor",
+        "security.md C3: cwd through /proc/self/fd reaches nothing",
+        c3_cwd,
+    ),
     Case::new("preserve_fds", "peers.md A1.2: --preserve-fds hands on that many from 3", preserve),
-    Case::new("d10_preserve_fds_gap", "security.md D10: a preserved descriptor that is not open is an error", gap),
-    Case::new("d10_listen_fds", "security.md D10: LISTEN_FDS that is no small number is no reason to leak", d10_listen),
+    Case::new(
+        "d10_preserve_fds_gap",
+        "security.md D10: a preserved descriptor that is not open is an error",
+        gap,
+    ),
+    Case::new(
+        "d10_listen_fds",
+        "security.md D10: LISTEN_FDS that is no small number is no reason to leak",
+        d10_listen,
+    ),
     Case::new("listen_fds", "peers.md A1.2: LISTEN_FDS are handed on, LISTEN_PID is the process", listen_fds),
-    Case::new("notify_socket", "peers.md A1.2: NOTIFY_SOCKET: READY=1 from the process reaches the caller", notify),
-    Case::new("pid_file", "peers.md A1.2: --pid-file holds the init process's pid, without a newline", pid_file),
-    Case::new("g10_pid_file_symlink", "security.md G10: a symlink at the pid file is not followed", g10_pid_file),
-    Case::new("d9_closed_descriptors", "security.md D9: closed standard descriptors never become internal ones", d9),
+    Case::new(
+        "notify_socket",
+        "peers.md A1.2: NOTIFY_SOCKET: READY=1 from the process reaches the caller",
+        notify,
+    ),
+    Case::new(
+        "pid_file",
+        "peers.md A1.2: --pid-file holds the init process's pid, without a newline",
+        pid_file,
+    ),
+    Case::new(
+        "g10_pid_file_symlink",
+        "security.md G10: a symlink at the pid file is not followed",
+        g10_pid_file,
+    ),
+    Case::new(
+        "d9_closed_descriptors",
+        "security.md D9: closed standard descriptors never become internal ones",
+        d9,
+    ),
     Case::new("d3_stdio_owner", "security.md D3: owner and mode of the caller's stdio are unchanged", d3),
-    Case::new("console_socket", "runtime.md, create: the terminal's master goes to --console-socket", console_socket),
+    Case::new(
+        "console_socket",
+        "runtime.md, create: the terminal's master goes to --console-socket",
+        console_socket,
+    ),
     Case::new("console_size", "config.md, process: consoleSize is the size of the terminal", console_size),
-    Case::new("console_socket_needed", "peers.md A1.2: create with a terminal needs --console-socket", console_needed),
-    Case::new("console_socket_unwanted", "peers.md A1.2: --console-socket without a terminal is an error", unwanted),
-    Case::new("d5_console_socket_paths", "security.md D5: long paths work, files that are no sockets are errors", d5),
-    Case::new("exec_console_socket", "peers.md A1.2: exec --tty --detach sends its terminal too", exec_console),
+    Case::new(
+        "console_socket_needed",
+        "peers.md A1.2: create with a terminal needs --console-socket",
+        console_needed,
+    ),
+    Case::new(
+        "console_socket_unwanted",
+        "peers.md A1.2: --console-socket without a terminal is an error",
+        unwanted,
+    ),
+    Case::new(
+        "d5_console_socket_paths",
+        "security.md D5: long paths work, files that are no sockets are errors",
+        d5,
+    ),
+    Case::new(
+        "exec_console_socket",
+        "peers.md A1.2: exec --tty --detach sends its terminal too",
+        exec_console,
+    ),
 ];
 
 /// Opens what a careless caller may have open: directories, sockets, an epoll instance.
@@ -51,8 +103,12 @@ fn careless(call: Call) -> Outcome<(Call, Vec<OwnedFd>)> {
 }
 
 fn numbers(report: &Value) -> Vec<String> {
-    let mut list: Vec<i32> =
-        report["fds"].as_object().into_iter().flatten().filter_map(|(number, _)| number.parse().ok()).collect();
+    let mut list: Vec<i32> = report["fds"]
+        .as_object()
+        .into_iter()
+        .flatten()
+        .filter_map(|(number, _)| number.parse().ok())
+        .collect();
     list.sort_unstable();
     list.iter().map(ToString::to_string).collect()
 }
@@ -132,7 +188,10 @@ fn preserve(ctx: &Ctx) -> Outcome {
 fn gap(ctx: &Ctx) -> Outcome {
     let files = numbered(ctx, 1)?;
     let bundle = ctx.bundle()?;
-    hand_over(bundle.run_call(ctx, &["--preserve-fds", "5"])?, &files).run()?.exits(1)?.fails_in_one_line()?;
+    hand_over(bundle.run_call(ctx, &["--preserve-fds", "5"])?, &files)
+        .run()?
+        .exits(1)?
+        .fails_in_one_line()?;
     Ok(())
 }
 
@@ -213,7 +272,11 @@ fn g10_pid_file(ctx: &Ctx) -> Outcome {
     ensure_eq!(fs::read_to_string(&target)?, "canary", "the symlink's target");
     let found = fs::symlink_metadata(&link)?;
     ensure!(found.is_file(), "the pid file is still a symlink");
-    ensure!(found.permissions().mode() & 0o022 == 0, "the pid file has mode {:o}", found.permissions().mode());
+    ensure!(
+        found.permissions().mode() & 0o022 == 0,
+        "the pid file has mode {:o}",
+        found.permissions().mode()
+    );
     Ok(())
 }
 
@@ -234,8 +297,10 @@ fn d9(ctx: &Ctx) -> Outcome {
             let plain = target == "/dev/null" || target == "closed" || target.starts_with("pipe:");
             ensure!(plain, "descriptor {number}, closed by the caller, is {target}");
         }
-        let extra: Vec<String> =
-            numbers(&entry).into_iter().filter(|number| !["0", "1", "2"].contains(&number.as_str())).collect();
+        let extra: Vec<String> = numbers(&entry)
+            .into_iter()
+            .filter(|number| !["0", "1", "2"].contains(&number.as_str()))
+            .collect();
         ensure!(extra.is_empty(), "further descriptors {extra:?}");
     }
     Ok(())

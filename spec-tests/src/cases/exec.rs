@@ -12,29 +12,65 @@ use crate::{cgroups, ensure, ensure_eq};
 
 pub const CASES: &[Case] = &[
     Case::new("exec_exit_status", "peers.md A1.2: exec exits as its process did", exit_status),
-    Case::new("exec_namespaces", "peers.md A1.2: an exec process is in all namespaces of the container", namespaces),
+    Case::new(
+        "exec_namespaces",
+        "peers.md A1.2: an exec process is in all namespaces of the container",
+        namespaces,
+    ),
     Case::new("exec_cgroup", "security.md C8: an exec process is in the container's cgroup", cgroup),
     Case::new("c7_parity", "security.md C7: an exec process has what the init process has", c7_parity),
-    Case::new("exec_process_file", "peers.md A1.3: exec --process takes the process from a file", process_file),
+    Case::new(
+        "exec_process_file",
+        "peers.md A1.3: exec --process takes the process from a file",
+        process_file,
+    ),
     Case::new("exec_env", "peers.md A1.2: exec --env adds to the environment", env),
     Case::new("exec_cwd", "peers.md A1.2: exec --cwd", cwd),
     Case::new("exec_user", "peers.md A1.2: exec --user uid and uid:gid", user),
-    Case::new("e3_exec_user", "security.md E3: exec --user takes numbers only, never falls back to 0", e3_user),
+    Case::new(
+        "e3_exec_user",
+        "security.md E3: exec --user takes numbers only, never falls back to 0",
+        e3_user,
+    ),
     Case::new("exec_additional_gids", "peers.md A1.2: exec --additional-gids", additional_gids),
-    Case::new("e1_exec_cap", "security.md E1: exec --cap adds to bounding, effective and permitted only", e1_cap),
+    Case::new(
+        "e1_exec_cap",
+        "security.md E1: exec --cap adds to bounding, effective and permitted only",
+        e1_cap,
+    ),
     Case::new("exec_no_new_privs", "peers.md A1.2: exec --no-new-privs", no_new_privs),
     Case::new("exec_detached", "peers.md A1.2: exec --detach returns, and --pid-file has the pid", detached),
     Case::new("exec_stdin", "peers.md A1.2: exec passes standard input", stdin),
-    Case::new("exec_missing_program", "peers.md A1.3: exec of a missing program says so and exits 255", missing),
-    Case::new("exec_in_stopped", "peers.md A1.3: exec in a stopped container says container not running", stopped),
+    Case::new(
+        "exec_missing_program",
+        "peers.md A1.3: exec of a missing program says so and exits 255",
+        missing,
+    ),
+    Case::new(
+        "exec_in_stopped",
+        "peers.md A1.3: exec in a stopped container says container not running",
+        stopped,
+    ),
     Case::new("exec_in_paused", "peers.md A1.2: exec in a paused container is an error", paused),
     Case::new("exec_in_created", "peers.md A1.2: exec in a created container", created),
     Case::new("exec_without_command", "peers.md A1.2: exec without a command is an error", no_command),
     Case::new("exec_many", "peers.md B 1: 50 execs in a row, each with its exit status", many).limit(120),
     Case::new("exec_rlimits", "security.md E16: rlimits hold for exec processes too", rlimits),
-    Case::new("exec_killed_with_the_container", "runtime.md: exec processes end with the container", ends_with_it),
-    Case::new("exec_signal_status", "peers.md A1.2: exec exits with 128 and the signal's number", signal_status),
-    Case::new("c8_exec_cgroup", "security.md C8: exec --cgroup cannot leave the container's cgroup", c8_exec_cgroup),
+    Case::new(
+        "exec_killed_with_the_container",
+        "runtime.md: exec processes end with the container",
+        ends_with_it,
+    ),
+    Case::new(
+        "exec_signal_status",
+        "peers.md A1.2: exec exits with 128 and the signal's number",
+        signal_status,
+    ),
+    Case::new(
+        "c8_exec_cgroup",
+        "security.md C8: exec --cgroup cannot leave the container's cgroup",
+        c8_exec_cgroup,
+    ),
 ];
 
 fn sleeper(ctx: &Ctx) -> Outcome<Bundle> {
@@ -104,16 +140,35 @@ fn c7_parity(ctx: &Ctx) -> Outcome {
     let file = ctx.call(["exec", "--process"]).arg(&by_file).arg(&container.id).run()?.ok()?.json()?;
     let flags = container.exec_report(&[])?;
     let keys = [
-        "uid", "euid", "gid", "egid", "groups", "capabilities", "securebits", "noNewPrivileges", "seccomp", "umask",
-        "rlimits", "personalityBits", "cwd", "signals", "env", "oomScoreAdj", "cgroup", "hostname", "timerSlack",
-        "controllingTerminal", "dumpable",
+        "uid",
+        "euid",
+        "gid",
+        "egid",
+        "groups",
+        "capabilities",
+        "securebits",
+        "noNewPrivileges",
+        "seccomp",
+        "umask",
+        "rlimits",
+        "personalityBits",
+        "cwd",
+        "signals",
+        "env",
+        "oomScoreAdj",
+        "cgroup",
+        "hostname",
+        "timerSlack",
+        "controllingTerminal",
+        "dumpable",
     ];
     for key in keys {
         ensure_eq!(file[key], init[key], "{key} of exec --process");
         // What exec takes from the configuration of the init process when it is given a command only.
         ensure_eq!(flags[key], init[key], "{key} of exec");
     }
-    let numbers = |report: &Value| report["fds"].as_object().map(|fds| fds.keys().cloned().collect::<Vec<_>>());
+    let numbers =
+        |report: &Value| report["fds"].as_object().map(|fds| fds.keys().cloned().collect::<Vec<_>>());
     ensure_eq!(numbers(&file), numbers(&init), "descriptors of exec --process");
     Ok(())
 }

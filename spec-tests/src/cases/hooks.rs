@@ -15,20 +15,44 @@ use crate::{ensure, ensure_eq, leftovers};
 pub const CASES: &[Case] = &[
     Case::new("hooks_order", "runtime.md, lifecycle: hooks of all six kinds are called in order", order),
     Case::new("hooks_state", "config.md, hooks: the state MUST be passed over stdin", state),
-    Case::new("hooks_namespaces", "config.md, hooks: each kind runs in the namespaces that the table says", spaces),
+    Case::new(
+        "hooks_namespaces",
+        "config.md, hooks: each kind runs in the namespaces that the table says",
+        spaces,
+    ),
     Case::new("hooks_environment", "config.md, hooks: env and args are those of the entry", environment),
-    Case::new("hooks_failing_before", "runtime.md: a failing hook before the start stops and destroys", failing_before),
-    Case::new("hooks_failing_start", "runtime.md: a failing startContainer hook generates an error", failing_start),
-    Case::new("hooks_failing_after", "runtime.md: a failing poststop hook is logged and ignored", failing_after),
+    Case::new(
+        "hooks_failing_before",
+        "runtime.md: a failing hook before the start stops and destroys",
+        failing_before,
+    ),
+    Case::new(
+        "hooks_failing_start",
+        "runtime.md: a failing startContainer hook generates an error",
+        failing_start,
+    ),
+    Case::new(
+        "hooks_failing_after",
+        "runtime.md: a failing poststop hook is logged and ignored",
+        failing_after,
+    ),
     Case::new("hooks_error_text", "peers.md B 32: the error names the hook and what it wrote", error_text),
     Case::new("h3_timeout", "security.md H3: a hook over its timeout is killed with its children", timeout),
     Case::new("h3_ignores_stdin", "security.md H3: a hook that reads nothing blocks nobody", ignores_stdin),
     Case::new("hooks_missing_program", "config.md, hooks: a path that is no program is an error", missing),
     Case::new("hooks_relative_path", "config.md, hooks: path MUST be absolute", relative),
     Case::new("hooks_timeout_zero", "config.md, hooks: timeout MUST be greater than zero", zero),
-    Case::new("h1_environment", "security.md H1: hooks have neither the container's env nor its rootfs as cwd", h1),
+    Case::new(
+        "h1_environment",
+        "security.md H1: hooks have neither the container's env nor its rootfs as cwd",
+        h1,
+    ),
     Case::new("h4_descriptors", "security.md H4: a hook has the three standard descriptors and no other", h4),
-    Case::new("hooks_poststop_without_start", "runtime.md: poststop hooks run on delete, also of what never ran", poststop),
+    Case::new(
+        "hooks_poststop_without_start",
+        "runtime.md: poststop hooks run on delete, also of what never ran",
+        poststop,
+    ),
     Case::new("hooks_many", "config.md, hooks: entries MUST be called in the listed order", many),
 ];
 
@@ -76,11 +100,18 @@ impl Hooked {
     }
 
     fn names(&self) -> Outcome<Vec<String>> {
-        Ok(self.entries()?.iter().map(|entry| entry["name"].as_str().unwrap_or_default().to_owned()).collect())
+        Ok(self
+            .entries()?
+            .iter()
+            .map(|entry| entry["name"].as_str().unwrap_or_default().to_owned())
+            .collect())
     }
 
     fn entry(&self, name: &str) -> Outcome<Value> {
-        self.entries()?.into_iter().find(|entry| entry["name"] == name).during(format!("a log entry of {name}"))
+        self.entries()?
+            .into_iter()
+            .find(|entry| entry["name"] == name)
+            .during(format!("a log entry of {name}"))
     }
 }
 
@@ -150,7 +181,12 @@ fn spaces(ctx: &Ctx) -> Outcome {
         let inside = ["createContainer", "startContainer"].contains(&kind);
         for space in ["mnt", "net", "uts", "ipc"] {
             let different = own[space] != host[space];
-            ensure!(different == inside, "{kind}: {space} namespace {}, the host's is {}", own[space], host[space]);
+            ensure!(
+                different == inside,
+                "{kind}: {space} namespace {}, the host's is {}",
+                own[space],
+                host[space]
+            );
         }
     }
     Ok(())
@@ -178,7 +214,11 @@ fn failing_before(ctx: &Ctx) -> Outcome {
         ctx.call(["state", &hooked.bundle.id]).run()?.fails().during(kind)?;
         let left = leftovers::of_case(ctx)?;
         ensure!(left.is_empty(), "{kind}: left behind: {}", left.join("; "));
-        ensure!(hooked.names()?.contains(&"poststop".to_owned()), "{kind}: poststop was not called: {:?}", hooked.names()?);
+        ensure!(
+            hooked.names()?.contains(&"poststop".to_owned()),
+            "{kind}: poststop was not called: {:?}",
+            hooked.names()?
+        );
     }
     Ok(())
 }
@@ -195,7 +235,11 @@ fn failing_start(ctx: &Ctx) -> Outcome {
 
 fn failing_after(ctx: &Ctx) -> Outcome {
     let mut hooked = hooked(ctx)?;
-    hooked.add(ctx, "poststop", &json!({"exit": 3, "name": "first"})).add(ctx, "poststop", &json!({"name": "second"}));
+    hooked.add(ctx, "poststop", &json!({"exit": 3, "name": "first"})).add(
+        ctx,
+        "poststop",
+        &json!({"name": "second"}),
+    );
     hooked.bundle.probe(["true"]);
     let container = hooked.bundle.start(ctx)?;
     container.wait_for("stopped")?;
@@ -277,9 +321,14 @@ fn h4(ctx: &Ctx) -> Outcome {
     hooked.bundle.run(ctx)?.ok()?;
     for kind in KINDS {
         let entry = hooked.entry(kind)?;
-        let numbers: Vec<&String> = entry["fds"].as_object().into_iter().flatten().map(|(number, _)| number).collect();
+        let numbers: Vec<&String> =
+            entry["fds"].as_object().into_iter().flatten().map(|(number, _)| number).collect();
         ensure_eq!(numbers, ["0", "1", "2"], "descriptors of {kind} {}", entry["fds"]);
-        ensure_eq!(entry["signals"], json!({"blocked": [], "ignored": [], "caught": []}), "signals of {kind}");
+        ensure_eq!(
+            entry["signals"],
+            json!({"blocked": [], "ignored": [], "caught": []}),
+            "signals of {kind}"
+        );
     }
     Ok(())
 }

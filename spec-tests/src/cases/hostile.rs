@@ -26,10 +26,14 @@ pub const CASES: &[Case] = &[
         a1_mount_through_volume,
     )
     .sacrificial(),
-    Case::new("a1_rename_race", "security.md A1: a directory that is swapped for a symlink meanwhile", a1_rename_race)
-        .sacrificial()
-        .alone()
-        .limit(120),
+    Case::new(
+        "a1_rename_race",
+        "security.md A1: a directory that is swapped for a symlink meanwhile",
+        a1_rename_race,
+    )
+    .sacrificial()
+    .alone()
+    .limit(120),
     Case::new(
         "a2_hostile_mountpoints",
         "security.md A2 (matrix): every mount destination as every kind of file changes nothing of the host",
@@ -37,33 +41,77 @@ pub const CASES: &[Case] = &[
     )
     .sacrificial()
     .limit(300),
-    Case::new("a2_missing_mountpoint", "security.md A2: a mountpoint below a symlink is not made on the host", a2_missing)
+    Case::new(
+        "a2_missing_mountpoint",
+        "security.md A2: a mountpoint below a symlink is not made on the host",
+        a2_missing,
+    )
+    .sacrificial(),
+    Case::new(
+        "a3_dev_symlink",
+        "security.md A3: /dev as a symlink: no device is made on the host",
+        a3_dev_symlink,
+    )
+    .sacrificial()
+    .limit(120),
+    Case::new(
+        "a4_proc_and_sys",
+        "security.md A4: proc and sysfs mount on a real directory or not at all",
+        a4,
+    )
+    .sacrificial(),
+    Case::new(
+        "a5_no_host_below_proc",
+        "security.md A5: nothing of the host is under the container's /proc",
+        a5,
+    ),
+    Case::new(
+        "a6_mounts_inside_proc",
+        "security.md A6: mounts inside /proc are refused but for a few files",
+        a6,
+    ),
+    Case::new("a9_readonly_holds", "security.md A9: read-only holds with a hostile /proc in the image", a9)
         .sacrificial(),
-    Case::new("a3_dev_symlink", "security.md A3: /dev as a symlink: no device is made on the host", a3_dev_symlink)
+    Case::new("a13_cwd", "security.md A13: no working directory outside of the container", a13)
         .sacrificial()
         .limit(120),
-    Case::new("a4_proc_and_sys", "security.md A4: proc and sysfs mount on a real directory or not at all", a4)
+    Case::new(
+        "a15_option_injection",
+        "security.md A15: a comma inside an option's value makes no further option",
+        a15,
+    ),
+    Case::new("a16_planted_in_state", "security.md A16: delete removes only what the runtime made", a16)
         .sacrificial(),
-    Case::new("a5_no_host_below_proc", "security.md A5: nothing of the host is under the container's /proc", a5),
-    Case::new("a6_mounts_inside_proc", "security.md A6: mounts inside /proc are refused but for a few files", a6),
-    Case::new("a9_readonly_holds", "security.md A9: read-only holds with a hostile /proc in the image", a9).sacrificial(),
-    Case::new("a13_cwd", "security.md A13: no working directory outside of the container", a13).sacrificial().limit(120),
-    Case::new("a15_option_injection", "security.md A15: a comma inside an option's value makes no further option", a15),
-    Case::new("a16_planted_in_state", "security.md A16: delete removes only what the runtime made", a16).sacrificial(),
-    Case::new("b1_fake_proc_label", "security.md B1: no label is written to a fake /proc, and none is skipped", b1)
-        .sacrificial(),
+    Case::new(
+        "b1_fake_proc_label",
+        "security.md B1: no label is written to a fake /proc, and none is skipped",
+        b1,
+    )
+    .sacrificial(),
     Case::new("b2_decoys_in_proc", "security.md B2: writes to procfs go to the real one", b2).sacrificial(),
     Case::new("b3_dev_null", "security.md B3: masks hold or fail with any /dev/null of the image", b3)
         .sacrificial()
         .limit(120),
-    Case::new("d1_terminal_paths", "security.md D1, D2: a terminal with any /dev/pts, ptmx, console of the image", d1)
-        .sacrificial()
-        .limit(120),
-    Case::new("d6_device_through_symlink", "security.md D6: a configured device is not made through a symlink", d6)
-        .sacrificial(),
-    Case::new("c9_hostile_passwd", "security.md C9: /etc/passwd and group of any kind block or exhaust nothing", c9)
-        .sacrificial()
-        .limit(120),
+    Case::new(
+        "d1_terminal_paths",
+        "security.md D1, D2: a terminal with any /dev/pts, ptmx, console of the image",
+        d1,
+    )
+    .sacrificial()
+    .limit(120),
+    Case::new(
+        "d6_device_through_symlink",
+        "security.md D6: a configured device is not made through a symlink",
+        d6,
+    )
+    .sacrificial(),
+    Case::new(
+        "c9_hostile_passwd",
+        "security.md C9: /etc/passwd and group of any kind block or exhaust nothing",
+        c9,
+    )
+    .sacrificial()
+    .limit(120),
 ];
 
 /// What a name in the image may be instead of what is expected there.
@@ -136,8 +184,22 @@ fn harmless(call: Call, what: &str, before: &[String]) -> Outcome<Ran> {
 
 fn a2_hostile_mountpoints(ctx: &Ctx) -> Outcome {
     let names = [
-        "proc", "sys", "dev", "dev/pts", "dev/shm", "dev/mqueue", "dev/null", "dev/console", "dev/ptmx", "dev/fd",
-        "dev/stdin", "etc", "etc/passwd", "tmp", "data", "data/below",
+        "proc",
+        "sys",
+        "dev",
+        "dev/pts",
+        "dev/shm",
+        "dev/mqueue",
+        "dev/null",
+        "dev/console",
+        "dev/ptmx",
+        "dev/fd",
+        "dev/stdin",
+        "etc",
+        "etc/passwd",
+        "tmp",
+        "data",
+        "data/below",
     ];
     let source = ctx.path("volume");
     fs::create_dir(&source)?;
@@ -235,9 +297,14 @@ fn a3_dev_symlink(ctx: &Ctx) -> Outcome {
                 bundle.unmount(mount);
             }
             bundle.set("/root/readonly", json!(false)).probe(["true"]);
-            bundle.push("/linux/devices", json!({"path": "/dev/fuse", "type": "c", "major": 10, "minor": 229}));
+            bundle
+                .push("/linux/devices", json!({"path": "/dev/fuse", "type": "c", "major": 10, "minor": 229}));
             plant(&bundle, name, kind)?;
-            harmless(bundle.run_call(ctx, &[])?, &format!("{name} as {kind}, nothing mounted there"), &before)?;
+            harmless(
+                bundle.run_call(ctx, &[])?,
+                &format!("{name} as {kind}, nothing mounted there"),
+                &before,
+            )?;
         }
     }
     Ok(())
@@ -277,7 +344,11 @@ fn a5(ctx: &Ctx) -> Outcome {
         let ran = bundle.run_call(ctx, flags)?.run()?;
         if flags.is_empty() || ran.status == 0 {
             let found = ran.ok()?.json()?;
-            ensure_eq!(found[12], json!({"ok": ["of-the-image"]}), "what is below /proc with flags {flags:?}");
+            ensure_eq!(
+                found[12],
+                json!({"ok": ["of-the-image"]}),
+                "what is below /proc with flags {flags:?}"
+            );
         }
     }
     Ok(())
@@ -329,7 +400,12 @@ fn a9(ctx: &Ctx) -> Outcome {
     bundle.unmount("/proc").set("/linux/maskedPaths", json!([])).set("/linux/readonlyPaths", json!([]));
     bundle.mount("/ro", "bind", &source.display().to_string(), &["rbind", "ro"]);
     bundle.mount("/tmpfs", "tmpfs", "tmpfs", &["ro"]);
-    bundle.actions(&json!([["create", "/x"], ["create", "/ro/x"], ["create", "/tmpfs/x"], ["create", "/sys/x"]]));
+    bundle.actions(&json!([
+        ["create", "/x"],
+        ["create", "/ro/x"],
+        ["create", "/tmpfs/x"],
+        ["create", "/sys/x"]
+    ]));
     let ran = bundle.run(ctx)?;
     if ran.status != 0 {
         ran.fails_in_one_line()?;
@@ -345,7 +421,8 @@ fn a9(ctx: &Ctx) -> Outcome {
 fn a13(ctx: &Ctx) -> Outcome {
     let before = canaries()?;
     let up = format!("/{}canary", "../".repeat(40));
-    let mut table = vec![up, "/link".to_owned(), "/link/new".to_owned(), "/file".to_owned(), "/missing/dir".to_owned()];
+    let mut table =
+        vec![up, "/link".to_owned(), "/link/new".to_owned(), "/file".to_owned(), "/missing/dir".to_owned()];
     table.extend((3..12).map(|number| format!("/proc/self/fd/{number}")));
     table.push("/proc/1/cwd".to_owned());
     for cwd in table {
@@ -371,7 +448,10 @@ fn a13(ctx: &Ctx) -> Outcome {
 fn inside(ran: &Ran, what: &str) -> Outcome {
     if ran.status == 0 {
         let cwd = ran.json()?["cwd"].as_str().unwrap_or_default().to_owned();
-        ensure!(cwd.starts_with('/') && !cwd.contains("unreachable"), "{what}: the working directory is {cwd}");
+        ensure!(
+            cwd.starts_with('/') && !cwd.contains("unreachable"),
+            "{what}: the working directory is {cwd}"
+        );
     }
     Ok(())
 }
@@ -411,7 +491,12 @@ fn a16(ctx: &Ctx) -> Outcome {
 fn b1(ctx: &Ctx) -> Outcome {
     for key in ["apparmorProfile", "selinuxLabel"] {
         let mut bundle = ctx.bundle()?;
-        let fakes = ["proc/self/attr/exec", "proc/self/attr/current", "proc/thread-self/attr/exec", "proc/self/attr/apparmor/exec"];
+        let fakes = [
+            "proc/self/attr/exec",
+            "proc/self/attr/current",
+            "proc/thread-self/attr/exec",
+            "proc/self/attr/apparmor/exec",
+        ];
         for fake in fakes {
             let path = bundle.rootfs().join(fake);
             fs::create_dir_all(path.parent().unwrap_or(Path::new("/")))?;
@@ -425,7 +510,9 @@ fn b1(ctx: &Ctx) -> Outcome {
             ensure_eq!(fs::read_to_string(bundle.rootfs().join(fake))?, "", "{fake} with {key}");
         }
         // No module of this kernel can apply it, and a control that cannot be applied is an error.
-        if !Path::new("/sys/fs/selinux/enforce").exists() && !Path::new("/sys/kernel/security/apparmor").exists() {
+        if !Path::new("/sys/fs/selinux/enforce").exists()
+            && !Path::new("/sys/kernel/security/apparmor").exists()
+        {
             ran.exits(1)?.fails().during(key)?;
         }
     }
@@ -464,7 +551,12 @@ fn b3(ctx: &Ctx) -> Outcome {
         fs::write(bundle.rootfs().join("secret"), "secret")?;
         bundle.push("/linux/maskedPaths", json!("/secret"));
         plant(&bundle, "dev/null", kind)?;
-        bundle.actions(&json!([["read", "/secret"], ["write", "/secret", "x"], ["read", "/secret"], ["read", "/proc/timer_list"]]));
+        bundle.actions(&json!([
+            ["read", "/secret"],
+            ["write", "/secret", "x"],
+            ["read", "/secret"],
+            ["read", "/proc/timer_list"]
+        ]));
         let ran = harmless(bundle.run_call(ctx, &[])?, &format!("/dev/null as {kind}"), &before)?;
         if ran.status == 0 {
             let found = ran.json()?;
@@ -507,7 +599,9 @@ fn d1(ctx: &Ctx) -> Outcome {
 
 fn d6(ctx: &Ctx) -> Outcome {
     let before = canaries()?;
-    for (name, kind) in [("made", "absolute symlink"), ("made", "dangling symlink"), ("dir", "absolute symlink")] {
+    for (name, kind) in
+        [("made", "absolute symlink"), ("made", "dangling symlink"), ("dir", "absolute symlink")]
+    {
         let mut bundle = ctx.bundle()?;
         plant(&bundle, name, kind)?;
         let path = if name == "dir" { "/dir/device" } else { "/made" };
@@ -541,7 +635,11 @@ fn c9(ctx: &Ctx) -> Outcome {
             let what = format!("/{name} as {kind}");
             let ran = harmless(bundle.run_call(ctx, &["--detach"])?, &what, &before)?;
             if ran.status == 0 {
-                harmless(ctx.call(["exec", &bundle.id, "/probe", "true"]), &format!("exec with {what}"), &before)?;
+                harmless(
+                    ctx.call(["exec", &bundle.id, "/probe", "true"]),
+                    &format!("exec with {what}"),
+                    &before,
+                )?;
                 ctx.call(["delete", "--force", &bundle.id]).run()?.ok()?;
             }
         }

@@ -11,17 +11,45 @@ use crate::harness::{Bundle, Ctx};
 use crate::{ensure, ensure_eq, sys};
 
 pub const CASES: &[Case] = &[
-    Case::new("c1_executable_of_created", "security.md C1: the executable of a created init is sealed, or on a read-only mount", c1),
-    Case::new("c1_write_from_a_neighbour", "security.md C1: a neighbour cannot write the executable", c1_write)
-        .sacrificial(),
-    Case::new("c2_mappings_of_created", "security.md C2: no page of the host's binary is mapped in a created init", c2),
-    Case::new("c3_descriptors_of_created", "security.md C3: a created init holds no directory or file of the host", c3),
+    Case::new(
+        "c1_executable_of_created",
+        "security.md C1: the executable of a created init is sealed, or on a read-only mount",
+        c1,
+    ),
+    Case::new(
+        "c1_write_from_a_neighbour",
+        "security.md C1: a neighbour cannot write the executable",
+        c1_write,
+    )
+    .sacrificial(),
+    Case::new(
+        "c2_mappings_of_created",
+        "security.md C2: no page of the host's binary is mapped in a created init",
+        c2,
+    ),
+    Case::new(
+        "c3_descriptors_of_created",
+        "security.md C3: a created init holds no directory or file of the host",
+        c3,
+    ),
     Case::new("c4_not_dumpable", "security.md C4: a created init cannot be dumped", c4),
-    Case::new("c4_neighbour_sees_nothing", "security.md C4: a neighbour in the pid namespace reads nothing of it", c4_reads),
+    Case::new(
+        "c4_neighbour_sees_nothing",
+        "security.md C4: a neighbour in the pid namespace reads nothing of it",
+        c4_reads,
+    ),
     Case::new("c11_no_core_file", "security.md C11: SIGQUIT to a created init leaves no core file", c11),
-    Case::new("c12_environment_of_created", "security.md C12: a created init has nothing of its caller's environment", c12),
+    Case::new(
+        "c12_environment_of_created",
+        "security.md C12: a created init has nothing of its caller's environment",
+        c12,
+    ),
     Case::new("c13_state_root_unseen", "security.md C13: the container sees nothing of the state root", c13),
-    Case::new("f6_cgroup_of_created", "security.md F6: a created init is in its cgroup of every hierarchy", f6),
+    Case::new(
+        "f6_cgroup_of_created",
+        "security.md F6: a created init is in its cgroup of every hierarchy",
+        f6,
+    ),
     Case::new("f7_recycled_pid", "security.md F7: a recycled pid is not signalled", f7).sacrificial(),
     Case::new("e5_setgroups", "security.md E5: without privilege setgroups is denied, and said so", e5),
 ];
@@ -99,7 +127,8 @@ fn c3(ctx: &Ctx) -> Outcome {
     let state = ctx.call(["state", &bundle.id]).run()?.ok()?.json()?;
     let pid = nix::unistd::Pid::from_raw(state["pid"].as_i64().unwrap_or(0).try_into()?);
     for (number, (target, kind)) in audit(pid)?.descriptors {
-        let allowed = number < 3 || !["directory", "file", "block device"].contains(&kind) || target.contains("memfd:");
+        let allowed =
+            number < 3 || !["directory", "file", "block device"].contains(&kind) || target.contains("memfd:");
         ensure!(allowed, "descriptor {number} is the {kind} {target}");
     }
     Ok(())
@@ -124,7 +153,8 @@ fn c4_reads(ctx: &Ctx) -> Outcome {
         &["read", "/proc/{}/environ"],
     ];
     for (action, result) in actions.iter().zip(neighbours(ctx, &["CAP_KILL"], actions)?) {
-        let refused = result["errno"] == "EACCES" || result["errno"] == "EPERM" || result == json!({"ok": ""});
+        let refused =
+            result["errno"] == "EACCES" || result["errno"] == "EPERM" || result == json!({"ok": ""});
         ensure!(refused, "{} {} gave {result}", action[0], action[1]);
     }
     Ok(())
@@ -182,7 +212,8 @@ fn f7(ctx: &Ctx) -> Outcome {
     let pid = container.pid()?;
     sys::send_signal(pid, libc::SIGKILL)?;
     container.wait_exit(pid)?;
-    fs::write("/proc/sys/kernel/ns_last_pid", (pid.as_raw() - 1).to_string()).during("choose the next pid")?;
+    fs::write("/proc/sys/kernel/ns_last_pid", (pid.as_raw() - 1).to_string())
+        .during("choose the next pid")?;
     let decoy = ctx.program(&ctx.probe).args(["probe", "sleep"]).spawn()?;
     let recycled = decoy.pid() == pid;
     if recycled {

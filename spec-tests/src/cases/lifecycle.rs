@@ -588,7 +588,9 @@ fn create_race(ctx: &Ctx) -> Outcome {
 
 fn start_race(ctx: &Ctx) -> Outcome {
     let container = sleeper(ctx)?.create(ctx)?;
-    let calls = (0..10).map(|_| ctx.call(["start", &container.id]).limit(Duration::from_secs(5)).spawn()).collect::<Outcome<Vec<_>>>()?;
+    let calls = (0..10)
+        .map(|_| ctx.call(["start", &container.id]).limit(Duration::from_secs(5)).spawn())
+        .collect::<Outcome<Vec<_>>>()?;
     let mut succeeded = 0;
     for call in calls {
         let ran = call.wait()?;

@@ -10,11 +10,24 @@ use crate::harness::Ctx;
 use crate::{cgroups, ensure, ensure_eq};
 
 pub const CASES: &[Case] = &[
-    Case::new("cgroups_path", "config-linux.md, cgroupsPath: the process is in this cgroup of every hierarchy", path),
-    Case::new("cgroups_path_derived", "config-linux.md, cgroupsPath: without it a cgroup of its own is made", derived),
+    Case::new(
+        "cgroups_path",
+        "config-linux.md, cgroupsPath: the process is in this cgroup of every hierarchy",
+        path,
+    ),
+    Case::new(
+        "cgroups_path_derived",
+        "config-linux.md, cgroupsPath: without it a cgroup of its own is made",
+        derived,
+    ),
     Case::new("cgroups_path_nested", "config-linux.md, cgroupsPath: missing parents are made", nested),
     Case::new("f2_cgroups_path", "security.md F2: a path cannot leave the hierarchy", f2),
-    Case::new("memory_limit", "config-linux.md, memory: limit: more is an OOM kill, and it can be seen", memory).alone(),
+    Case::new(
+        "memory_limit",
+        "config-linux.md, memory: limit: more is an OOM kill, and it can be seen",
+        memory,
+    )
+    .alone(),
     Case::new("memory_values", "config-linux.md, memory: limit, reservation and swap are set", memory_values),
     Case::new("pids_limit", "config-linux.md, pids: no more processes than the limit", pids),
     Case::new("cpu_quota", "config-linux.md, cpu: quota and period throttle", cpu_quota).alone(),
@@ -108,7 +121,9 @@ fn memory(ctx: &Ctx) -> Outcome {
 
 fn memory_values(ctx: &Ctx) -> Outcome {
     let mut bundle = ctx.bundle()?;
-    bundle.set("/linux/resources/memory", json!({"limit": 64 << 20, "reservation": 32 << 20})).probe(["sleep"]);
+    bundle
+        .set("/linux/resources/memory", json!({"limit": 64 << 20, "reservation": 32 << 20}))
+        .probe(["sleep"]);
     let _container = bundle.create(ctx)?;
     let limit = cgroups::read(&bundle.id, "memory", "memory.limit_in_bytes", "memory.max")?;
     ensure_eq!(limit, (64 << 20).to_string(), "limit");
@@ -214,8 +229,17 @@ fn device_list(id: &str) -> Outcome<Vec<String>> {
 fn d7(ctx: &Ctx) -> Outcome {
     // What runc allows beside the rules: the default devices, ptys and ptmx, the console, and mknod of anything.
     let mut standard: Vec<String> = [
-        "b *:* m", "c *:* m", "c 10:200 rwm", "c 136:* rwm", "c 1:3 rwm", "c 1:5 rwm", "c 1:7 rwm", "c 1:8 rwm",
-        "c 1:9 rwm", "c 5:0 rwm", "c 5:2 rwm",
+        "b *:* m",
+        "c *:* m",
+        "c 10:200 rwm",
+        "c 136:* rwm",
+        "c 1:3 rwm",
+        "c 1:5 rwm",
+        "c 1:7 rwm",
+        "c 1:8 rwm",
+        "c 1:9 rwm",
+        "c 5:0 rwm",
+        "c 5:2 rwm",
     ]
     .map(str::to_owned)
     .to_vec();
@@ -255,7 +279,11 @@ fn update(ctx: &Ctx) -> Outcome {
     let resources = json!({"memory": {"limit": 50_331_648}, "cpu": {"shares": 300}});
     ctx.call(["update", "--resources", "-", &bundle.id]).stdin(&resources.to_string())?.run()?.ok()?;
     ensure_eq!(limit()?, "50331648", "memory from JSON");
-    ensure_eq!(cgroups::read(&bundle.id, "pids", "pids.max", "pids.max")?, "7", "pids, which the JSON does not name");
+    ensure_eq!(
+        cgroups::read(&bundle.id, "pids", "pids.max", "pids.max")?,
+        "7",
+        "pids, which the JSON does not name"
+    );
     ctx.call(["update", "--resources", "-", &bundle.id]).stdin("{nonsense")?.run()?.exits(1)?.fails()?;
     ctx.call(["update", "--memory", "much", &bundle.id]).run()?.fails()?;
     ctx.call(["update", "--memory", "1", &ctx.id()]).run()?.fails()?.says("does not exist")?;
@@ -282,7 +310,11 @@ fn events(ctx: &Ctx) -> Outcome {
     ensure_eq!(found["type"], json!("stats"), "type");
     ensure_eq!(found["id"], json!(container.id), "id");
     ensure!(found["data"]["pids"]["current"].as_u64() == Some(1), "pids are {}", found["data"]["pids"]);
-    ensure!(found["data"]["memory"]["usage"]["usage"].as_u64().unwrap_or(0) > 0, "memory is {}", found["data"]["memory"]);
+    ensure!(
+        found["data"]["memory"]["usage"]["usage"].as_u64().unwrap_or(0) > 0,
+        "memory is {}",
+        found["data"]["memory"]
+    );
     ensure!(found["data"]["cpu"]["usage"]["total"].as_u64().is_some(), "cpu is {}", found["data"]["cpu"]);
     Ok(())
 }

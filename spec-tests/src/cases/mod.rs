@@ -64,7 +64,20 @@ impl Case {
 
 /// Every case, in the order in which a reader of the specification meets them.
 pub fn all() -> impl Iterator<Item = &'static Case> {
-    [lifecycle::CASES, process::CASES, rootfs::CASES, namespaces::CASES, limits::CASES, hooks::CASES, exec::CASES, descriptors::CASES, hostile::CASES, joining::CASES].into_iter().flatten()
+    [
+        lifecycle::CASES,
+        process::CASES,
+        rootfs::CASES,
+        namespaces::CASES,
+        limits::CASES,
+        hooks::CASES,
+        exec::CASES,
+        descriptors::CASES,
+        hostile::CASES,
+        joining::CASES,
+    ]
+    .into_iter()
+    .flatten()
 }
 
 #[cfg(test)]

@@ -11,35 +11,75 @@ use crate::inside::report;
 use crate::{ensure, ensure_eq};
 
 pub const CASES: &[Case] = &[
-    Case::new("namespaces_new", "config-linux.md, namespaces: each listed type is new, no other is", namespaces_new),
-    Case::new("namespaces_none", "config-linux.md, namespaces: types that are not listed are the host's", none),
+    Case::new(
+        "namespaces_new",
+        "config-linux.md, namespaces: each listed type is new, no other is",
+        namespaces_new,
+    ),
+    Case::new(
+        "namespaces_none",
+        "config-linux.md, namespaces: types that are not listed are the host's",
+        none,
+    ),
     Case::new("namespaces_by_path", "config-linux.md, namespaces: path joins an existing one", by_path),
     Case::new(
         "namespace_of_wrong_type",
         "config-linux.md, namespaces: the runtime MUST generate an error if path is of another type",
         wrong_type,
     ),
-    Case::new("namespace_twice", "config-linux.md, namespaces: a duplicated type MUST generate an error", twice),
+    Case::new(
+        "namespace_twice",
+        "config-linux.md, namespaces: a duplicated type MUST generate an error",
+        twice,
+    ),
     Case::new("f8_namespace_path", "security.md F8: a path that is no namespace is an error, quickly", f8),
     Case::new("namespace_cgroup", "config-linux.md, namespaces: cgroup: the own cgroup is the root", cgroup),
     Case::new("namespace_network", "config-linux.md, namespaces: network: only the loopback device", network),
     Case::new("loopback_is_up", "config-linux.md, namespaces: in a new network namespace lo is up", loopback),
     Case::new("namespace_pid", "config-linux.md, namespaces: pid: the process is 1 and sees no other", pid),
-    Case::new("namespace_pid_joined", "config-linux.md, namespaces: pid by path: the processes see each other", joined),
+    Case::new(
+        "namespace_pid_joined",
+        "config-linux.md, namespaces: pid by path: the processes see each other",
+        joined,
+    ),
     Case::new("hostname", "config.md, hostname: set in the container, the host's is untouched", hostname),
-    Case::new("domainname", "config.md, domainname: set in the container, the host's is untouched", domainname),
-    Case::new("hostname_needs_uts", "config.md, hostname: without a uts namespace it is an error", hostname_needs_uts),
+    Case::new(
+        "domainname",
+        "config.md, domainname: set in the container, the host's is untouched",
+        domainname,
+    ),
+    Case::new(
+        "hostname_needs_uts",
+        "config.md, hostname: without a uts namespace it is an error",
+        hostname_needs_uts,
+    ),
     Case::new("sysctl", "config-linux.md, sysctl: values are set in the container's namespaces only", sysctl),
-    Case::new("b6_sysctl_of_the_host", "security.md B6: keys that are not of an own namespace are refused", b6),
+    Case::new(
+        "b6_sysctl_of_the_host",
+        "security.md B6: keys that are not of an own namespace are refused",
+        b6,
+    ),
     Case::new(
         "b6_sysctl_of_the_host_by_path",
         "security.md B6: a namespace by path that is the host's gives no right to its keys",
         b6_by_path,
     ),
     Case::new("b7_sysctl_traversal", "security.md B7: a key cannot leave its prefix", b7),
-    Case::new("user_namespace", "config-linux.md, user namespace mappings: ids are mapped as configured", user),
-    Case::new("user_namespace_without_maps", "config-linux.md: a new user namespace without maps is an error", no_maps),
-    Case::new("namespaces_of_two_containers", "config-linux.md, namespaces: two containers share no new namespace", two),
+    Case::new(
+        "user_namespace",
+        "config-linux.md, user namespace mappings: ids are mapped as configured",
+        user,
+    ),
+    Case::new(
+        "user_namespace_without_maps",
+        "config-linux.md: a new user namespace without maps is an error",
+        no_maps,
+    ),
+    Case::new(
+        "namespaces_of_two_containers",
+        "config-linux.md, namespaces: two containers share no new namespace",
+        two,
+    ),
 ];
 
 fn sleeper(ctx: &Ctx) -> Outcome<Bundle> {
@@ -55,7 +95,11 @@ fn relations(report: &Value) -> Vec<String> {
 }
 
 fn namespaces_new(ctx: &Ctx) -> Outcome {
-    ensure_eq!(relations(&ctx.bundle()?.run_json(ctx)?), ["ipc", "mnt", "net", "pid", "uts"], "new namespaces");
+    ensure_eq!(
+        relations(&ctx.bundle()?.run_json(ctx)?),
+        ["ipc", "mnt", "net", "pid", "uts"],
+        "new namespaces"
+    );
     let mut bundle = ctx.bundle()?;
     bundle.push("/linux/namespaces", json!({"type": "cgroup"}));
     let found = relations(&bundle.run_json(ctx)?);
@@ -109,7 +153,8 @@ fn twice(ctx: &Ctx) -> Outcome {
 fn f8(ctx: &Ctx) -> Outcome {
     let fifo = ctx.path("fifo");
     nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU)?;
-    let paths = [json!(fifo), json!("/no/such/namespace"), json!("/etc/passwd"), json!("/proc"), json!("relative")];
+    let paths =
+        [json!(fifo), json!("/no/such/namespace"), json!("/etc/passwd"), json!("/proc"), json!("relative")];
     for path in paths {
         let mut bundle = ctx.bundle()?;
         bundle.without_namespace("ipc").push("/linux/namespaces", json!({"type": "ipc", "path": path}));
@@ -218,7 +263,8 @@ fn sysctl(ctx: &Ctx) -> Outcome {
 }
 
 fn b6(ctx: &Ctx) -> Outcome {
-    let host = |key: &str| fs::read_to_string(format!("/proc/sys/{}", key.replace('.', "/"))).unwrap_or_default();
+    let host =
+        |key: &str| fs::read_to_string(format!("/proc/sys/{}", key.replace('.', "/"))).unwrap_or_default();
     let table = [
         ("kernel.core_pattern", "", "|/x"),
         ("vm.swappiness", "", "1"),
@@ -243,7 +289,10 @@ fn b6_by_path(ctx: &Ctx) -> Outcome {
     let before = fs::read_to_string("/proc/sys/kernel/msgmax")?;
     let mut bundle = ctx.bundle()?;
     bundle.without_namespace("ipc");
-    bundle.push("/linux/namespaces", json!({"type": "ipc", "path": format!("/proc/{}/ns/ipc", std::process::id())}));
+    bundle.push(
+        "/linux/namespaces",
+        json!({"type": "ipc", "path": format!("/proc/{}/ns/ipc", std::process::id())}),
+    );
     bundle.set("/linux/sysctl", json!({"kernel.msgmax": before.trim()}));
     bundle.run(ctx)?.exits(1)?.fails_in_one_line()?;
     Ok(())
@@ -251,12 +300,22 @@ fn b6_by_path(ctx: &Ctx) -> Outcome {
 
 fn b7(ctx: &Ctx) -> Outcome {
     let before = fs::read_to_string("/proc/sys/kernel/core_pattern")?;
-    let keys = ["net/../kernel/core_pattern", "net.ipv4.../kernel/core_pattern", "net/ipv4/../../kernel/core_pattern", "net", ""];
+    let keys = [
+        "net/../kernel/core_pattern",
+        "net.ipv4.../kernel/core_pattern",
+        "net/ipv4/../../kernel/core_pattern",
+        "net",
+        "",
+    ];
     for key in keys {
         let mut bundle = ctx.bundle()?;
         bundle.set("/linux/sysctl", json!({ key: "canary" }));
         let ran = bundle.run(ctx)?;
-        ensure_eq!(fs::read_to_string("/proc/sys/kernel/core_pattern")?, before, "core_pattern after {key:?}");
+        ensure_eq!(
+            fs::read_to_string("/proc/sys/kernel/core_pattern")?,
+            before,
+            "core_pattern after {key:?}"
+        );
         ran.exits(1)?.fails_in_one_line().during(format!("key {key:?}"))?;
     }
     Ok(())

@@ -15,9 +15,17 @@ pub const CASES: &[Case] = &[
     Case::new("process_args", "config.md, process: args is the argument vector, untouched", process_args),
     Case::new("process_env", "config.md, process: env is the environment, in its order", process_env),
     Case::new("process_cwd", "config.md, process: cwd is the working directory", process_cwd),
-    Case::new("process_cwd_relative", "config.md, process: cwd MUST be an absolute path", process_cwd_relative),
+    Case::new(
+        "process_cwd_relative",
+        "config.md, process: cwd MUST be an absolute path",
+        process_cwd_relative,
+    ),
     Case::new("process_args_empty", "config.md, process: one entry of args is required", process_args_empty),
-    Case::new("process_path_lookup", "config.md, process: args is looked up in the container's PATH", path_lookup),
+    Case::new(
+        "process_path_lookup",
+        "config.md, process: args is looked up in the container's PATH",
+        path_lookup,
+    ),
     Case::new(
         "e21_no_lookup_on_the_host",
         "security.md E21: a program of the host that is not in the rootfs is not found",
@@ -33,7 +41,11 @@ pub const CASES: &[Case] = &[
         "peers.md B 29: a script whose interpreter is missing says no such file or directory",
         process_missing_interpreter,
     ),
-    Case::new("process_format_error", "peers.md B 29: a file that is no program says exec format error", format_error),
+    Case::new(
+        "process_format_error",
+        "peers.md B 29: a file that is no program says exec format error",
+        format_error,
+    ),
     Case::new("process_user", "config.md, user: uid and gid are those of the process", process_user),
     Case::new(
         "process_user_keeps_no_capabilities",
@@ -41,13 +53,21 @@ pub const CASES: &[Case] = &[
         user_capabilities,
     ),
     Case::new("e4_groups", "security.md E4: the supplementary groups are exactly additionalGids", e4_groups),
-    Case::new("e15_umask", "security.md E15: the umask is config's or 0022, whatever the caller's was", e15_umask),
+    Case::new(
+        "e15_umask",
+        "security.md E15: the umask is config's or 0022, whatever the caller's was",
+        e15_umask,
+    ),
     Case::new(
         "e15_modes_of_own_files",
         "security.md E15 and G2: state files have their modes whatever the caller's umask was",
         e15_modes,
     ),
-    Case::new("process_rlimits", "config.md, rlimits: soft and hard limits are as configured", process_rlimits),
+    Case::new(
+        "process_rlimits",
+        "config.md, rlimits: soft and hard limits are as configured",
+        process_rlimits,
+    ),
     Case::new(
         "process_rlimits_twice",
         "config.md, rlimits: duplicated types MUST generate an error",
@@ -58,8 +78,16 @@ pub const CASES: &[Case] = &[
         "config.md, rlimits: a type that cannot be mapped to the kernel MUST generate an error",
         process_rlimits_unknown,
     ),
-    Case::new("e1_capability_sets", "security.md E1: the five sets are exactly as in config", e1_capability_sets),
-    Case::new("e1_no_capabilities", "security.md E1: a process without capabilities has none", e1_no_capabilities),
+    Case::new(
+        "e1_capability_sets",
+        "security.md E1: the five sets are exactly as in config",
+        e1_capability_sets,
+    ),
+    Case::new(
+        "e1_no_capabilities",
+        "security.md E1: a process without capabilities has none",
+        e1_no_capabilities,
+    ),
     Case::new(
         "e2_ambient_of_the_caller",
         "security.md E2: ambient and inheritable capabilities of the caller do not reach the process",
@@ -88,17 +116,33 @@ pub const CASES: &[Case] = &[
         e17_signals,
     ),
     Case::new("e9_securebits", "security.md E9: securebits are cleared", securebits),
-    Case::new("e18_personality", "security.md E18: ADDR_NO_RANDOMIZE of the caller is not inherited", e18_personality),
-    Case::new("process_personality", "config-linux.md, personality: the domain is set as configured", personality),
+    Case::new(
+        "e18_personality",
+        "security.md E18: ADDR_NO_RANDOMIZE of the caller is not inherited",
+        e18_personality,
+    ),
+    Case::new(
+        "process_personality",
+        "config-linux.md, personality: the domain is set as configured",
+        personality,
+    ),
     Case::new("c10_keyring", "security.md C10: the session keyring is a new one", c10_keyring),
     Case::new("process_session", "peers.md A1.3, conmon: the process leads a session of its own", session),
-    Case::new("process_stdin", "runtime.md, create: the process has the standard descriptors of the caller", stdin),
+    Case::new(
+        "process_stdin",
+        "runtime.md, create: the process has the standard descriptors of the caller",
+        stdin,
+    ),
     Case::new(
         "e3_user_numbers",
         "security.md E3: a user id that is no u32 below 2^32-1 is an error, never 0",
         e3_user_numbers,
     ),
-    Case::new("e20_environment", "security.md E20: an entry of env without a name or = is an error", e20_environment),
+    Case::new(
+        "e20_environment",
+        "security.md E20: an entry of env without a name or = is an error",
+        e20_environment,
+    ),
     Case::new("process_io_priority", "config-linux.md, ioPriority: class and priority are set", io_priority),
     Case::new("process_scheduler", "config-linux.md, scheduler: the policy is set as configured", scheduler),
 ];
@@ -207,7 +251,11 @@ fn process_user(ctx: &Ctx) -> Outcome {
 fn user_capabilities(ctx: &Ctx) -> Outcome {
     let mut bundle = ctx.bundle()?;
     bundle.set("/process/user", json!({"uid": 1234, "gid": 5678}));
-    bundle.capabilities(&[("bounding", &["CAP_KILL"]), ("permitted", &["CAP_KILL"]), ("effective", &["CAP_KILL"])]);
+    bundle.capabilities(&[
+        ("bounding", &["CAP_KILL"]),
+        ("permitted", &["CAP_KILL"]),
+        ("effective", &["CAP_KILL"]),
+    ]);
     let found = bundle.run_json(ctx)?;
     // Without an ambient set an execve by a user that is not root empties permitted and effective (capabilities(7)).
     expect_sets(&found, &["CAP_KILL"], &[], &[], &[], &[])?;
@@ -220,7 +268,14 @@ fn user_capabilities(ctx: &Ctx) -> Outcome {
 }
 
 /// Compares the five sets: bounding, permitted, effective, inheritable, ambient.
-fn expect_sets(found: &Value, bnd: &[&str], prm: &[&str], eff: &[&str], inh: &[&str], amb: &[&str]) -> Outcome {
+fn expect_sets(
+    found: &Value,
+    bnd: &[&str],
+    prm: &[&str],
+    eff: &[&str],
+    inh: &[&str],
+    amb: &[&str],
+) -> Outcome {
     let sets =
         [("bounding", bnd), ("permitted", prm), ("effective", eff), ("inheritable", inh), ("ambient", amb)];
     for (set, names) in sets {

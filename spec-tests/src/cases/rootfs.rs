@@ -12,49 +12,126 @@ use crate::harness::{Bundle, Ctx};
 use crate::{ensure, ensure_eq};
 
 pub const CASES: &[Case] = &[
-    Case::new("root_readonly", "config.md, root: readonly makes the root file system read-only", root_readonly),
-    Case::new("root_writable", "config.md, root: without readonly the root file system is writable", root_writable),
+    Case::new(
+        "root_readonly",
+        "config.md, root: readonly makes the root file system read-only",
+        root_readonly,
+    ),
+    Case::new(
+        "root_writable",
+        "config.md, root: without readonly the root file system is writable",
+        root_writable,
+    ),
     Case::new("root_path", "config.md, root: path is absolute or relative to the bundle", root_path),
     Case::new("root_missing", "config.md, root: a directory MUST exist at the path", root_missing),
     Case::new("root_is_all", "config.md, root: the process sees nothing of the host's root", root_is_all),
-    Case::new("mounts_in_order", "config.md, mounts: the runtime MUST mount entries in the listed order", in_order),
+    Case::new(
+        "mounts_in_order",
+        "config.md, mounts: the runtime MUST mount entries in the listed order",
+        in_order,
+    ),
     Case::new("mount_destination_made", "config.md, mounts: missing destinations are made", destination_made),
-    Case::new("mount_bind_file", "config.md, mounts: a file is bound on a file, also where none was", bind_file),
+    Case::new(
+        "mount_bind_file",
+        "config.md, mounts: a file is bound on a file, also where none was",
+        bind_file,
+    ),
     Case::new("mount_bind_readonly", "config.md, mounts: ro of a bind mount is applied", bind_readonly),
-    Case::new("mount_bind_not_recursive", "config.md, mounts: bind is not recursive, rbind is", bind_recursion),
+    Case::new(
+        "mount_bind_not_recursive",
+        "config.md, mounts: bind is not recursive, rbind is",
+        bind_recursion,
+    ),
     Case::new("mount_rro", "config.md, mounts: rro makes mounts below read-only too", mount_rro),
     Case::new("mount_options", "config.md, mounts: the options of the table are applied", mount_options),
     Case::new("mount_inverse_options", "config.md, mounts: later options undo earlier ones", inverse_options),
-    Case::new("mount_tmpfs_data", "config.md, mounts: options that are no flags go to the file system", tmpfs_data),
-    Case::new("mount_relative_source", "config.md, mounts: a relative bind source is in the bundle", relative_source),
+    Case::new(
+        "mount_tmpfs_data",
+        "config.md, mounts: options that are no flags go to the file system",
+        tmpfs_data,
+    ),
+    Case::new(
+        "mount_relative_source",
+        "config.md, mounts: a relative bind source is in the bundle",
+        relative_source,
+    ),
     Case::new("mount_missing_source", "config.md, mounts: a missing bind source is an error", missing_source),
-    Case::new("mount_unknown_type", "config.md, mounts: a type that the kernel lacks is an error", unknown_type),
+    Case::new(
+        "mount_unknown_type",
+        "config.md, mounts: a type that the kernel lacks is an error",
+        unknown_type,
+    ),
     Case::new("mount_overlay", "config.md, mounts: overlay mounts", mount_overlay),
-    Case::new("mount_default_types", "config-linux.md, default filesystems: proc, sysfs, devpts, shm", default_types),
-    Case::new("mount_cgroup_readonly", "security.md A17: the cgroup mount is read-only when asked", cgroup_readonly),
-    Case::new("f1_no_release_agent", "security.md F1: no release_agent of a hierarchy's root is visible", release_agent),
+    Case::new(
+        "mount_default_types",
+        "config-linux.md, default filesystems: proc, sysfs, devpts, shm",
+        default_types,
+    ),
+    Case::new(
+        "mount_cgroup_readonly",
+        "security.md A17: the cgroup mount is read-only when asked",
+        cgroup_readonly,
+    ),
+    Case::new(
+        "f1_no_release_agent",
+        "security.md F1: no release_agent of a hierarchy's root is visible",
+        release_agent,
+    ),
     Case::new("masked_paths", "config-linux.md, maskedPaths: the paths cannot be read", masked_paths),
     Case::new("b4_masks_are_readonly", "security.md B4: masked paths cannot be written", masks_readonly),
     Case::new("readonly_paths", "config-linux.md, readonlyPaths: the paths are read-only", readonly_paths),
-    Case::new("b11_kernel_helpers", "security.md B11: no usermode-helper file of the kernel is writable", b11),
-    Case::new("default_devices", "config-linux.md, default devices: null zero full random urandom tty", devices),
-    Case::new("default_links", "runtime-linux.md, dev symbolic links: fd stdin stdout stderr, and ptmx", links),
-    Case::new("configured_device", "config-linux.md, devices: node with type, numbers, mode and owner", device),
+    Case::new(
+        "b11_kernel_helpers",
+        "security.md B11: no usermode-helper file of the kernel is writable",
+        b11,
+    ),
+    Case::new(
+        "default_devices",
+        "config-linux.md, default devices: null zero full random urandom tty",
+        devices,
+    ),
+    Case::new(
+        "default_links",
+        "runtime-linux.md, dev symbolic links: fd stdin stdout stderr, and ptmx",
+        links,
+    ),
+    Case::new(
+        "configured_device",
+        "config-linux.md, devices: node with type, numbers, mode and owner",
+        device,
+    ),
     Case::new(
         "configured_device_twice",
         "config-linux.md, devices: a file at the path that is not the device is an error",
         device_over_file,
     ),
-    Case::new("propagation_default", "config-linux.md, rootfsPropagation: nothing leaks from the container", no_leak),
-    Case::new("propagation_modes", "config-linux.md, rootfsPropagation: the mode is that of the config", modes)
+    Case::new(
+        "propagation_default",
+        "config-linux.md, rootfsPropagation: nothing leaks from the container",
+        no_leak,
+    ),
+    Case::new(
+        "propagation_modes",
+        "config-linux.md, rootfsPropagation: the mode is that of the config",
+        modes,
+    )
+    .sacrificial(),
+    Case::new("propagation_unbindable", "config-linux.md, rootfsPropagation: unbindable", unbindable)
         .sacrificial(),
-    Case::new("propagation_unbindable", "config-linux.md, rootfsPropagation: unbindable", unbindable).sacrificial(),
     Case::new("propagation_slave", "config-linux.md, rootfsPropagation: slave lets host mounts in", slave)
         .sacrificial(),
-    Case::new("mount_propagation_option", "config.md, mounts: rshared, rslave, rprivate of a bind", bind_propagation)
-        .sacrificial(),
-    Case::new("a14_no_mount_namespace_change", "security.md A14: a whole life changes no mount of the host", a14)
-        .sacrificial(),
+    Case::new(
+        "mount_propagation_option",
+        "config.md, mounts: rshared, rslave, rprivate of a bind",
+        bind_propagation,
+    )
+    .sacrificial(),
+    Case::new(
+        "a14_no_mount_namespace_change",
+        "security.md A14: a whole life changes no mount of the host",
+        a14,
+    )
+    .sacrificial(),
 ];
 
 fn results(ctx: &Ctx, bundle: &mut Bundle, actions: Value) -> Outcome<Vec<Value>> {
@@ -73,7 +150,8 @@ fn has_option(mount: &Value, option: &str) -> bool {
 
 fn root_readonly(ctx: &Ctx) -> Outcome {
     let mut bundle = ctx.bundle()?;
-    let found = results(ctx, &mut bundle, json!([["create", "/new"], ["remount-rw", "/"], ["create", "/new"]]))?;
+    let found =
+        results(ctx, &mut bundle, json!([["create", "/new"], ["remount-rw", "/"], ["create", "/new"]]))?;
     ensure_eq!(found[0], json!({"errno": "EROFS"}), "file in the root");
     ensure_eq!(found[2], json!({"errno": "EROFS"}), "file in the root after an attempt to remount it");
     ensure!(!bundle.rootfs().join("new").exists(), "the file is there on the host");
@@ -118,8 +196,10 @@ fn root_is_all(ctx: &Ctx) -> Outcome {
     let report = ctx.bundle()?.run_json(ctx)?;
     for mount in report["mounts"].as_array().into_iter().flatten() {
         let target = mount["target"].as_str().unwrap_or_default();
-        let ours = ["/", "/proc", "/dev", "/sys"].iter().any(|top| target == *top) || target.starts_with("/proc/")
-            || target.starts_with("/dev/") || target.starts_with("/sys/");
+        let ours = ["/", "/proc", "/dev", "/sys"].iter().any(|top| target == *top)
+            || target.starts_with("/proc/")
+            || target.starts_with("/dev/")
+            || target.starts_with("/sys/");
         ensure!(ours, "a mount of the host is visible: {target}");
     }
     Ok(())
@@ -159,7 +239,11 @@ fn bind_file(ctx: &Ctx) -> Outcome {
     bundle.mount("/there", "bind", &source, &["bind"]).mount("/deep/missing", "bind", &source, &["bind"]);
     let found = results(ctx, &mut bundle, json!([["read", "/there"], ["read", "/deep/missing"]]))?;
     ensure_eq!(found, [json!({"ok": "from the host"}), json!({"ok": "from the host"})], "contents");
-    ensure_eq!(fs::read_to_string(bundle.rootfs().join("there"))?, "of the image", "the file below the mount");
+    ensure_eq!(
+        fs::read_to_string(bundle.rootfs().join("there"))?,
+        "of the image",
+        "the file below the mount"
+    );
     Ok(())
 }
 
@@ -202,8 +286,11 @@ fn bind_recursion(ctx: &Ctx) -> Outcome {
 fn mount_rro(ctx: &Ctx) -> Outcome {
     let (mut bundle, source) = with_submount(ctx)?;
     bundle.mount("/ro", "bind", &source, &["rbind", "ro"]).mount("/rro", "bind", &source, &["rbind", "rro"]);
-    let found =
-        results(ctx, &mut bundle, json!([["create", "/ro/below/x"], ["create", "/rro/below/y"], ["create", "/rro/z"]]));
+    let found = results(
+        ctx,
+        &mut bundle,
+        json!([["create", "/ro/below/x"], ["create", "/rro/below/y"], ["create", "/rro/z"]]),
+    );
     nix::mount::umount(format!("{source}/below").as_str())?;
     let found = found?;
     ensure_eq!(found[0], json!({"ok": null}), "ro does not reach mounts below");
@@ -239,13 +326,22 @@ fn mount_options(ctx: &Ctx) -> Outcome {
         }
     }
     let strict = mount_at(&report, "/strictatime")?;
-    ensure!(!has_option(strict, "relatime") && !has_option(strict, "noatime"), "strictatime: {}", strict["options"]);
+    ensure!(
+        !has_option(strict, "relatime") && !has_option(strict, "noatime"),
+        "strictatime: {}",
+        strict["options"]
+    );
     Ok(())
 }
 
 fn inverse_options(ctx: &Ctx) -> Outcome {
     let mut bundle = ctx.bundle()?;
-    bundle.mount("/undone", "tmpfs", "tmpfs", &["ro", "nosuid", "nodev", "noexec", "rw", "suid", "dev", "exec"]);
+    bundle.mount(
+        "/undone",
+        "tmpfs",
+        "tmpfs",
+        &["ro", "nosuid", "nodev", "noexec", "rw", "suid", "dev", "exec"],
+    );
     bundle.mount("/redone", "tmpfs", "tmpfs", &["rw", "suid", "ro", "nosuid"]);
     let report = bundle.run_json(ctx)?;
     let undone = mount_at(&report, "/undone")?;
@@ -265,7 +361,10 @@ fn tmpfs_data(ctx: &Ctx) -> Outcome {
     ensure_eq!(found[0]["ok"]["mode"], json!("0710"), "mode");
     ensure_eq!(found[0]["ok"]["uid"], json!(7), "uid");
     let options = mount_at(&found[1]["ok"], "/data")?["superOptions"].as_str().unwrap_or_default().to_owned();
-    ensure!(options.contains("size=1024k") && options.contains("nr_inodes=50"), "options of the tmpfs: {options}");
+    ensure!(
+        options.contains("size=1024k") && options.contains("nr_inodes=50"),
+        "options of the tmpfs: {options}"
+    );
     Ok(())
 }
 
@@ -282,7 +381,12 @@ fn relative_source(ctx: &Ctx) -> Outcome {
 fn missing_source(ctx: &Ctx) -> Outcome {
     let mut bundle = ctx.bundle()?;
     bundle.mount("/data", "bind", "/no/such/source", &["bind"]);
-    bundle.run(ctx)?.exits(1)?.fails_in_one_line()?.says("/no/such/source")?.says("no such file or directory")?;
+    bundle
+        .run(ctx)?
+        .exits(1)?
+        .fails_in_one_line()?
+        .says("/no/such/source")?
+        .says("no such file or directory")?;
     Ok(())
 }
 
@@ -377,7 +481,12 @@ fn masked_paths(ctx: &Ctx) -> Outcome {
     for path in ["/secret", "/vault", "/no/such/path"] {
         bundle.push("/linux/maskedPaths", json!(path));
     }
-    let actions = json!([["read", "/secret"], ["list", "/vault"], ["read", "/proc/keys"], ["read", "/proc/timer_list"]]);
+    let actions = json!([
+        ["read", "/secret"],
+        ["list", "/vault"],
+        ["read", "/proc/keys"],
+        ["read", "/proc/timer_list"]
+    ]);
     let found = results(ctx, &mut bundle, actions)?;
     ensure_eq!(found[0], json!({"ok": ""}), "a masked file");
     ensure_eq!(found[1], json!({"ok": []}), "a masked directory");
@@ -391,7 +500,11 @@ fn masks_readonly(ctx: &Ctx) -> Outcome {
     fs::write(bundle.rootfs().join("secret"), "secret")?;
     bundle.set("/root/readonly", json!(false)).push("/linux/maskedPaths", json!("/vault"));
     bundle.push("/linux/maskedPaths", json!("/secret"));
-    let found = results(ctx, &mut bundle, json!([["create", "/vault/x"], ["write", "/secret", "x"], ["read", "/secret"]]))?;
+    let found = results(
+        ctx,
+        &mut bundle,
+        json!([["create", "/vault/x"], ["write", "/secret", "x"], ["read", "/secret"]]),
+    )?;
     ensure_eq!(found[0], json!({"errno": "EROFS"}), "a file in a masked directory");
     ensure_eq!(found[2], json!({"ok": ""}), "a masked file after a write");
     ensure_eq!(fs::read_to_string(bundle.rootfs().join("secret"))?, "secret", "the file below the mask");
@@ -441,7 +554,14 @@ fn b11(ctx: &Ctx) -> Outcome {
 
 fn devices(ctx: &Ctx) -> Outcome {
     let report = ctx.bundle()?.run_json(ctx)?;
-    let table = [("null", "1:3"), ("zero", "1:5"), ("full", "1:7"), ("random", "1:8"), ("urandom", "1:9"), ("tty", "5:0")];
+    let table = [
+        ("null", "1:3"),
+        ("zero", "1:5"),
+        ("full", "1:7"),
+        ("random", "1:8"),
+        ("urandom", "1:9"),
+        ("tty", "5:0"),
+    ];
     for (name, device) in table {
         let found = &report["devices"][name];
         ensure_eq!(found["type"], json!("character device"), "/dev/{name}");
@@ -450,7 +570,12 @@ fn devices(ctx: &Ctx) -> Outcome {
         ensure_eq!(found["uid"], json!(0), "owner of /dev/{name}");
     }
     let mut bundle = ctx.bundle()?;
-    let actions = json!([["open", "/dev/null", "rw"], ["open", "/dev/zero", "r"], ["open", "/dev/urandom", "r"], ["open", "/dev/full", "w"]]);
+    let actions = json!([
+        ["open", "/dev/null", "rw"],
+        ["open", "/dev/zero", "r"],
+        ["open", "/dev/urandom", "r"],
+        ["open", "/dev/full", "w"]
+    ]);
     for result in results(ctx, &mut bundle, actions)? {
         ensure_eq!(result, json!({"ok": null}), "open of a default device");
     }
@@ -480,7 +605,8 @@ fn device(ctx: &Ctx) -> Outcome {
     );
     bundle.push("/linux/devices", json!({"path": "/dev/block", "type": "b", "major": 7, "minor": 200}));
     bundle.push("/linux/devices", json!({"path": "/dev/pipe", "type": "p", "fileMode": 0o600}));
-    let actions = json!([["describe", "/dev/deep/made"], ["describe", "/dev/block"], ["describe", "/dev/pipe"]]);
+    let actions =
+        json!([["describe", "/dev/deep/made"], ["describe", "/dev/block"], ["describe", "/dev/pipe"]]);
     let found = results(ctx, &mut bundle, actions)?;
     let expected = json!({"type": "character device", "device": "1:5", "mode": "0640", "uid": 3, "gid": 4});
     ensure_eq!(found[0]["ok"], expected, "the character device");

@@ -313,7 +313,10 @@ mod tests {
 
     #[test]
     fn capability_masks_are_those_of_status() {
-        assert_eq!(capability_mask(&["CAP_AUDIT_WRITE", "CAP_KILL", "CAP_NET_BIND_SERVICE"]), "0000000020000420");
+        assert_eq!(
+            capability_mask(&["CAP_AUDIT_WRITE", "CAP_KILL", "CAP_NET_BIND_SERVICE"]),
+            "0000000020000420"
+        );
         assert_eq!(capability_mask(&[]), "0000000000000000");
     }
 
