@@ -14,7 +14,7 @@ use crate::error::{Context as _, Error, Result};
 use crate::gate::{self, Gate};
 use crate::hooks::{self, Kind};
 use crate::init::{self, Init};
-use crate::log::{self, Log};
+use crate::log::{self, Level, Log};
 use crate::namespaces::{self, TIME};
 use crate::plan::{self, Plan};
 use crate::rootfs::sources;
@@ -96,7 +96,12 @@ pub fn prepare(
     let bundle = Bundle::open(&options.bundle)?;
     let config = bundle::load(&bundle)?;
     config.warnings.iter().for_each(|warning| log.warn(warning.as_str()));
-    bundle::validate(&config.value)?;
+    bundle::validate(&config.value)?.into_iter().for_each(|warning| log.warn(warning));
+    if log.takes(Level::Debug) {
+        for pointer in config.unknown_properties() {
+            log.debug(|| format!("{pointer}: unknown property, ignored"));
+        }
+    }
     let spec = config.value;
     let process = spec.process().clone().ok_or_else(|| Error::new("/process: must be given"))?;
     let cgroup_plan = plan_cgroup(global, &spec, options)?;

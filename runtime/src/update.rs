@@ -44,10 +44,12 @@ pub fn resources(options: &UpdateOptions) -> Result<LinuxResources> {
     if options.mem_bw_schema.is_some() {
         return Err(Error::new("Intel RDT/MBA: memory bandwidth schema is not enabled"));
     }
-    match &options.resources {
+    let resources = match &options.resources {
         Some(path) => document(path),
         None => from_flags(options),
-    }
+    }?;
+    bundle::validate_resources(&resources, "")?;
+    Ok(resources)
 }
 
 fn document(path: &Path) -> Result<LinuxResources> {
