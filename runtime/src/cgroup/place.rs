@@ -6,15 +6,17 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Component, Path, PathBuf};
 
 use nix::errno::Errno;
-use nix::fcntl::OFlag;
+use nix::fcntl::{AtFlags, OFlag};
 use nix::sys::stat::{Mode, mkdirat};
 use nix::sys::statfs::{CGROUP_SUPER_MAGIC, CGROUP2_SUPER_MAGIC, fstatfs};
+use nix::unistd::{Uid, fchown, fchownat};
 use serde::{Deserialize, Serialize};
 
 use crate::cgroup::apply::{READ_LIMIT, apply};
 use crate::cgroup::plan::{CgroupPlan, Devices, GroupPlan, RESOURCES};
 use crate::error::{Context as _, Error, Result};
 use crate::sys::bpf;
+use crate::sys::fd::read_to_end;
 use crate::sys::path::{append, open_given, open_own, read_own, remove_dir, write_own};
 
 /// As the kernel's own tools make them.
@@ -22,6 +24,9 @@ const DIRECTORY_MODE: Mode = Mode::from_bits_truncate(0o755);
 
 /// A directory that is read, written below and handed to clone3(2) and bpf(2).
 const DIRECTORY: OFlag = OFlag::O_RDONLY.union(OFlag::O_DIRECTORY);
+
+/// Which files of a cgroup may be given to a user (`cgroup_delegate` attribute of `kernel/cgroup/cgroup.c`, Linux 4.15).
+const DELEGATED_FILES: &str = "/sys/kernel/cgroup/delegate";
 
 /// The place of a container in one hierarchy.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -167,6 +172,8 @@ impl CgroupEntry {
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct SubCgroups {
     all: PathBuf,
+    /// For the v2 hierarchy, in place of `all`.
+    v2: Option<PathBuf>,
     by_controller: Vec<(String, PathBuf)>,
 }
 
@@ -201,6 +208,9 @@ impl SubCgroups {
     }
 
     fn below(&self, group: &Group) -> &Path {
+        if group.at.controllers.is_empty() {
+            return self.v2.as_ref().unwrap_or(&self.all);
+        }
         let named = self.by_controller.iter().find(|(name, _)| group.has(name));
         named.map_or(&self.all, |(_, path)| path)
     }
@@ -256,6 +266,10 @@ impl Cgroup {
                 other => other?,
             };
             set_limits(group, dir.as_fd(), plan.rootless)?;
+            if let (true, Some(owner)) = (is_v2, plan.owner) {
+                delegate(dir.as_fd(), owner)
+                    .context(|| format!("give cgroup {} to the container", group.at.full().display()))?;
+            }
             let group = Group::new(group.at.clone(), Some(dir));
             if is_v2 {
                 cgroup.v2 = Some(group);
@@ -321,6 +335,28 @@ impl Cgroup {
         };
         Ok(CgroupEntry { v2_dir, v1_tasks })
     }
+
+    /// The way in beside the init process, given its `/proc/PID/cgroup`: for when [`Self::entry`] is refused with `EBUSY`
+    /// because the container has moved its processes into sub-cgroups of its own and enabled controllers for them (v2's
+    /// "No Internal Process Constraint"; an init system does so).
+    ///
+    /// # Errors
+    /// The init process is not in the container's cgroup (security.md C8: compared by component), or that has gone.
+    pub fn entry_beside(&self, init_cgroups: &[u8]) -> Result<CgroupEntry> {
+        let mut sub = SubCgroups::default();
+        if let Some(group) = &self.v2 {
+            let text = String::from_utf8_lossy(init_cgroups);
+            let path = text.lines().find_map(|line| line.strip_prefix("0::/")).unwrap_or_default();
+            let below = Path::new(path).strip_prefix(&group.at.path).map_err(|_| {
+                Error::new(format!(
+                    "the init process is in cgroup /{path}, outside of {}",
+                    group.at.full().display()
+                ))
+            })?;
+            sub.v2 = Some(below.to_path_buf());
+        }
+        self.entry_below(&sub)
+    }
 }
 
 /// Errors that mean "you may not", rootless (runc's isIgnorableError).
@@ -342,6 +378,26 @@ fn set_limits(group: &GroupPlan, dir: BorrowedFd<'_>, rootless: bool) -> Result<
         Err(error) if rootless && is_denied(&error) => Ok(()),
         other => other.context(|| format!("cgroup {}", full())),
     }
+}
+
+/// Gives the cgroup to the container's user, so that it can make sub-cgroups: the directory and those files that the
+/// kernel says are safe to give away (cgroup-v2.rst, "Model of Delegation").
+fn delegate(dir: BorrowedFd<'_>, owner: Uid) -> nix::Result<()> {
+    let listed = match open_given(DELEGATED_FILES, OFlag::O_RDONLY, Mode::empty()) {
+        Ok(file) => read_to_end(file, READ_LIMIT)?,
+        Err(Errno::ENOENT) => b"cgroup.procs\ncgroup.threads\ncgroup.subtree_control\n".to_vec(),
+        Err(errno) => return Err(errno),
+    };
+    fchown(dir, Some(owner), None)?;
+    for name in String::from_utf8_lossy(&listed).lines().filter(|name| !name.contains('/')) {
+        match open_own(dir, name, OFlag::O_PATH, Mode::empty()) {
+            Ok(file) => fchownat(file, "", Some(owner), None, AtFlags::AT_EMPTY_PATH)?,
+            // A file of a controller that is not enabled here.
+            Err(Errno::ENOENT) => {}
+            Err(errno) => return Err(errno),
+        }
+    }
+    Ok(())
 }
 
 /// Makes `program` the cgroup's only device program.

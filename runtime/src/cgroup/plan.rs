@@ -2,7 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use oci_spec::runtime::{LinuxResources, Spec};
+use nix::unistd::Uid;
+use oci_spec::runtime::{LinuxNamespaceType, LinuxResources, Spec};
 
 use crate::cgroup::apply::Write;
 use crate::cgroup::devices::Policy;
@@ -44,6 +45,8 @@ pub struct CgroupPlan {
     pub(super) rootless: bool,
     /// Whether a cgroup that may not be made is done without.
     pub(super) optional: bool,
+    /// Who gets the v2 cgroup, as numbered on the host.
+    pub(super) owner: Option<Uid>,
 }
 
 impl CgroupPlan {
@@ -130,7 +133,30 @@ pub fn plan(spec: &Spec, id: &str, options: Options, hierarchies: &Hierarchies) 
         None => None,
     };
     let optional = options.rootless && path.is_empty() && !asked;
-    Ok(CgroupPlan { v1: v1_groups, v2: v2_group, rootless: options.rootless, optional })
+    Ok(CgroupPlan { v1: v1_groups, v2: v2_group, rootless: options.rootless, optional, owner: owner(spec) })
+}
+
+/// The user that the cgroup is given to (security.md F12): only that of a container with a user and a cgroup namespace of
+/// its own and a writable cgroup mount, which could do nothing with it otherwise.
+fn owner(spec: &Spec) -> Option<Uid> {
+    let linux = spec.linux().as_ref()?;
+    let is_new = |kind: LinuxNamespaceType| {
+        let namespaces = linux.namespaces().iter().flatten();
+        namespaces.clone().any(|namespace| namespace.typ() == kind && namespace.path().is_none())
+    };
+    let mut mounts = spec.mounts().iter().flatten();
+    let writable = mounts.any(|mount| {
+        let read_only = |option: &String| matches!(option.as_str(), "ro" | "rro");
+        mount.typ().as_deref() == Some("cgroup") && !mount.options().iter().flatten().any(read_only)
+    });
+    if !writable || !is_new(LinuxNamespaceType::User) || !is_new(LinuxNamespaceType::Cgroup) {
+        return None;
+    }
+    let uid = spec.process().as_ref().map_or(0, |process| process.user().uid());
+    linux.uid_mappings().iter().flatten().find_map(|map| {
+        let offset = uid.checked_sub(map.container_id()).filter(|&offset| offset < map.size())?;
+        map.host_id().checked_add(offset).map(Uid::from_raw)
+    })
 }
 
 /// Without a cgroup there are no limits: asking for one is an error. Device rules alone are not: every default config
@@ -347,6 +373,33 @@ mod tests {
         assert!(hybrid.v2.unwrap().writes.is_empty());
         let pure = plan(&spec("/web", Some(4096)), "web", Options::default(), &hierarchies(true)).unwrap();
         assert_eq!(pure.v2.unwrap().writes[0].file, "memory.max");
+    }
+
+    /// security.md F12: the cgroup is given away only where the container's own namespaces and a writable mount ask for it.
+    #[test]
+    fn f12_owner_is_the_mapped_user_of_a_writable_mount() {
+        let spec = |namespaces: &[&str], option: &str, uid: u32| -> Spec {
+            let namespaces: Vec<_> =
+                namespaces.iter().map(|kind| serde_json::json!({"type": kind})).collect();
+            let json = serde_json::json!({
+                "ociVersion": "1.2.0",
+                "process": {"user": {"uid": uid, "gid": 0}, "cwd": "/"},
+                "mounts": [{"destination": "/sys/fs/cgroup", "type": "cgroup", "options": ["nosuid", option]}],
+                "linux": {"namespaces": namespaces, "uidMappings": [{"containerID": 0, "hostID": 1000, "size": 10}]},
+            });
+            serde_json::from_value(json).unwrap()
+        };
+        let both = ["user", "cgroup"];
+        assert_eq!(owner(&spec(&both, "rw", 0)), Some(Uid::from_raw(1000)));
+        assert_eq!(owner(&spec(&both, "rw", 9)), Some(Uid::from_raw(1009)));
+        for refused in [
+            spec(&both, "ro", 0),
+            spec(&["user"], "rw", 0),
+            spec(&["cgroup"], "rw", 0),
+            spec(&both, "rw", 10),
+        ] {
+            assert_eq!(owner(&refused), None);
+        }
     }
 
     #[test]

@@ -572,6 +572,52 @@ fn statistics_count_what_was_used() {
     assert!(gone.stats().is_err());
 }
 
+/// security.md C8: where the container's own sub-cgroups keep others out of its cgroup, exec goes to where init is.
+#[test]
+fn c8_exec_goes_beside_init() {
+    let mut cgroup = create(&v2_only(), &place("beside"), serde_json::json!({})).unwrap();
+    let child = cgroup.run("sleep 1000");
+    let dir = cgroup.v2.as_ref().unwrap().at.full();
+    std::fs::create_dir(dir.join("init")).unwrap();
+    std::fs::write(dir.join("init/cgroup.procs"), child.to_string()).unwrap();
+    let places = std::fs::read(format!("/proc/{child}/cgroup")).unwrap();
+    let entry = cgroup.entry_beside(&places).unwrap();
+    let (inside, init) = (entry.v2_dir.unwrap(), std::fs::metadata(dir.join("init")).unwrap());
+    assert_eq!(crate::sys::path::stat(&inside).unwrap().st_ino, std::os::unix::fs::MetadataExt::ino(&init));
+    let sibling = format!("0::{}-other/x\n", place("beside"));
+    assert!(cgroup.entry_beside(sibling.as_bytes()).is_err());
+}
+
+/// design.md rule 4.7: the limit of a controller that only v2 has on a hybrid host is set there.
+#[test]
+fn hugepage_limit_goes_where_the_controller_is() {
+    let host = host();
+    let v2 = host.v2.as_ref().unwrap();
+    let controllers = std::fs::read_to_string(v2.mount_point.join("cgroup.controllers")).unwrap();
+    if host.v1_with("hugetlb").is_some() || !controllers.contains("hugetlb") {
+        return;
+    }
+    let limit = serde_json::json!({"hugepageLimits": [{"pageSize": "2MB", "limit": 4 * MIB}]});
+    let cgroup = create(&host, &place("huge/pages"), limit).unwrap();
+    let file = |name: &str| String::from_utf8(cgroup.v2.as_ref().unwrap().read(name).unwrap()).unwrap();
+    assert_eq!(file("hugetlb.2MB.max"), "4194304\n");
+    assert_eq!(file("hugetlb.2MB.rsvd.max"), "4194304\n");
+    let keys: Vec<_> = cgroup.stats().unwrap().hugetlb.into_keys().collect();
+    assert!(keys.contains(&"2MB".to_owned()), "{keys:?}");
+    drop(cgroup);
+    for dir in directories(&place("huge")) {
+        std::fs::remove_dir(dir).unwrap();
+    }
+    let limit = serde_json::json!({"hugepageLimits": [{"pageSize": "3MB", "limit": 1}]});
+    let text = create(&host, &place("huge3"), limit).err().unwrap().to_string();
+    assert!(
+        text.contains(
+            "/hugepageLimits/0: write \"1\" to hugetlb.3MB.max (this host has no huge pages of that size"
+        ),
+        "{text}"
+    );
+}
+
 /// All of the above on a pure v2 host, as far as it applies there: this test program again, by v2only.
 #[test]
 fn everything_on_pure_v2() {

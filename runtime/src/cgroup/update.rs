@@ -30,11 +30,11 @@ impl Cgroup {
         if let Some(group) = &self.v2 {
             let what = || format!("read limits of {}", group.at.full().display());
             if let (None, Some(cpu)) = (v1_with("cpu"), resources.cpu_mut()) {
-                complete_cpu(group, cpu).context(what)?;
+                complete_cpu(cpu, |file| current(group, file)).context(what)?;
             }
             if let (None, Some(memory)) = (v1_with("memory"), resources.memory_mut()) {
                 check_usage(group, memory)?;
-                complete_memory(group, memory).context(what)?;
+                complete_memory(memory, |file| current(group, file)).context(what)?;
             }
         }
         let limits = limits(&resources, self.v1.len(), &v1_with, self.v2.is_some(), BASE)?;
@@ -110,26 +110,29 @@ fn current(group: &Group, file: &str) -> nix::Result<Option<i64>> {
 }
 
 /// `cpu.max` takes quota and period in one line: a period alone goes with the quota that is there.
-fn complete_cpu(group: &Group, cpu: &mut LinuxCpu) -> nix::Result<()> {
+fn complete_cpu(cpu: &mut LinuxCpu, now: impl Fn(&str) -> nix::Result<Option<i64>>) -> nix::Result<()> {
     let is_set = |value: Option<i64>| value.is_some_and(|value| value != 0);
     if cpu.period().is_some_and(|period| period != 0) && !is_set(cpu.quota()) {
-        cpu.set_quota(current(group, "cpu.max")?);
+        cpu.set_quota(now("cpu.max")?);
     }
     Ok(())
 }
 
 /// v2 counts swap alone, the runtime spec memory and swap together: a new total needs the limit that is there, and where
 /// the limit alone is changed the total stays, as on v1. No swap stays no swap.
-fn complete_memory(group: &Group, memory: &mut LinuxMemory) -> nix::Result<()> {
+fn complete_memory(
+    memory: &mut LinuxMemory,
+    now: impl Fn(&str) -> nix::Result<Option<i64>>,
+) -> nix::Result<()> {
     let limit = memory.limit().filter(|&limit| limit != 0);
     let total = memory.swap().filter(|&total| total != 0);
     match (limit, total) {
         (None, Some(_)) => {
-            memory.set_limit(current(group, "memory.max")?);
+            memory.set_limit(now("memory.max")?);
         }
         (Some(1..), None) => {
-            let now = (current(group, "memory.max")?, current(group, "memory.swap.max")?);
-            if let (Some(limit @ 0..), Some(swap @ 1..)) = now {
+            let both = (now("memory.max")?, now("memory.swap.max")?);
+            if let (Some(limit @ 0..), Some(swap @ 1..)) = both {
                 memory.set_swap(limit.checked_add(swap));
             }
         }
@@ -151,4 +154,44 @@ fn check_usage(group: &Group, memory: &LinuxMemory) -> Result<()> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn memory_after(json: &str, limit_now: i64, swap_now: Option<i64>) -> (Option<i64>, Option<i64>) {
+        let mut memory: LinuxMemory = serde_json::from_str(json).unwrap();
+        let now = |file: &str| Ok(if file == "memory.max" { Some(limit_now) } else { swap_now });
+        complete_memory(&mut memory, now).unwrap();
+        (memory.limit(), memory.swap())
+    }
+
+    /// peers.md row 41, as runc with its saved config: a total stays when the limit changes, and the other way round.
+    #[test]
+    fn v2_memory_is_completed_by_what_is_there() {
+        assert_eq!(memory_after(r#"{"limit":100}"#, 64, Some(64)), (Some(100), Some(128)));
+        assert_eq!(memory_after(r#"{"limit":100}"#, 64, Some(0)), (Some(100), None), "no swap stays no swap");
+        assert_eq!(memory_after(r#"{"limit":100}"#, 64, Some(-1)), (Some(100), None));
+        assert_eq!(memory_after(r#"{"limit":100}"#, -1, Some(64)), (Some(100), None));
+        assert_eq!(memory_after(r#"{"limit":100}"#, 64, None), (Some(100), None), "no swap accounting");
+        assert_eq!(memory_after(r#"{"limit":-1}"#, 64, Some(64)), (Some(-1), None));
+        assert_eq!(memory_after(r#"{"swap":200}"#, 64, Some(64)), (Some(64), Some(200)));
+        assert_eq!(memory_after(r#"{"limit":9,"swap":10}"#, 64, Some(64)), (Some(9), Some(10)));
+        assert_eq!(memory_after(r#"{"limit":0,"swap":0}"#, 64, Some(64)), (Some(0), Some(0)));
+    }
+
+    #[test]
+    fn v2_period_goes_with_the_quota_that_is_there() {
+        for (json, quota) in [
+            (r#"{"period":5}"#, Some(20_000)),
+            (r#"{"period":5,"quota":7}"#, Some(7)),
+            (r#"{"quota":7}"#, Some(7)),
+            (r#"{"shares":7}"#, None),
+        ] {
+            let mut cpu: LinuxCpu = serde_json::from_str(json).unwrap();
+            complete_cpu(&mut cpu, |_| Ok(Some(20_000))).unwrap();
+            assert_eq!(cpu.quota(), quota, "{json}");
+        }
+    }
 }
