@@ -55,6 +55,7 @@ const CASES: &[Case] = &[
     ("mount_on_the_root", mount_on_the_root),
     ("overlay_layers", overlay_layers),
     ("without_mount_namespace", without_mount_namespace),
+    ("hooks_before_the_pivot_mount_by_path", hooks_mount_by_path),
     ("joined_mount_namespace", joined_mount_namespace),
     ("inside_a_user_namespace_devices_are_bound_and_locked_flags_stay", inside_a_user_namespace),
     ("errors_name_the_mount_and_the_reason", errors_name_the_mount),
@@ -325,6 +326,13 @@ fn set_up(plan: &RootfsPlan, opened: sources::MountSources, terminal: bool) -> R
     let mut rootfs = Rootfs::attach(plan, &bundle(), opened)?;
     rootfs.mount()?;
     rootfs.make_devices()?;
+    if plan.hooks_see_rootfs {
+        // As a hook in the container's mount namespace does it.
+        let none: Option<&str> = None;
+        assert!(rootfs_dir().join("proc/1").exists());
+        fs::create_dir_all(rootfs_dir().join("hooked")).unwrap();
+        mount(Some(&canary()), &rootfs_dir().join("hooked"), none, MsFlags::MS_BIND, none).unwrap();
+    }
     rootfs.pivot()?;
     if terminal {
         let flags = OFlag::O_RDWR | OFlag::O_NOCTTY;
@@ -686,6 +694,12 @@ fn no_host_mount_is_left_below() {
             }
         }
     }
+    let mut config = proc_only();
+    config["hooks"] = json!({"createRuntime": [{"path": "/bin/true"}]});
+    let facts_without_pivot = || Facts { no_pivot: true, ..facts() };
+    let container =
+        Container { config, facts: facts_without_pivot(), after_open: || {}, terminal: false, probe: list };
+    assert_eq!(container.run().unwrap(), "/ /proc /hooked");
     // Out of the chroot, by the umount of the container's root and the root of its namespace: the old root is bare.
     let uncover = || {
         let namespace = fs::File::open("/proc/self/ns/mnt").unwrap();
@@ -695,9 +709,13 @@ fn no_host_mount_is_left_below() {
         let count = |name: &str| fs::read_dir(ramfs.join(name)).map_or(0, Iterator::count);
         format!("{} {} {} {}", count(""), count("proc"), count("dev"), count("data"))
     };
-    let facts = Facts { no_pivot: true, ..facts() };
-    let container =
-        Container { config: proc_only(), facts, after_open: || {}, terminal: false, probe: uncover };
+    let container = Container {
+        config: proc_only(),
+        facts: facts_without_pivot(),
+        after_open: || {},
+        terminal: false,
+        probe: uncover,
+    };
     assert_eq!(container.run().unwrap(), "5 0 0 0");
 }
 
@@ -879,7 +897,9 @@ fn one_option_is_one_parameter() {
     }
     let probe = || format!("{:o}", fs::metadata("/t").unwrap().mode());
     assert_eq!(run(tmpfs("mode=0711"), probe).unwrap(), "40711");
-    // Without a mode the directory below lends its own.
+    // Without a mode the directory below lends its own, and where there was none tmpfs has 1777.
+    fs::remove_dir(rootfs_dir().join("t")).unwrap();
+    assert_eq!(run(tmpfs("size=1m"), probe).unwrap(), "41777");
     fs::set_permissions(rootfs_dir().join("t"), fs::Permissions::from_mode(0o1750)).unwrap();
     assert_eq!(run(tmpfs("size=1m"), probe).unwrap(), "41750");
 }
@@ -913,6 +933,7 @@ fn cgroup_mounts() {
         }
         text
     };
+    let mut outcomes = Vec::new();
     for (v1, namespaces, option) in [
         (true, "pid", "ro"),
         (true, "cgroup", "ro"),
@@ -925,7 +946,13 @@ fn cgroup_mounts() {
         );
         config["linux"]["namespaces"] = json!([{"type": "mount"}, {"type": namespaces}]);
         let container = Container { config, facts: facts(v1), after_open: || {}, terminal: false, probe };
-        let text = container.run().unwrap();
+        outcomes.push((v1, namespaces, option, container.run()));
+    }
+    for dir in &dirs {
+        fs::remove_dir(dir).unwrap();
+    }
+    for (v1, namespaces, option, outcome) in outcomes {
+        let text = outcome.unwrap();
         let refused = text.matches("Err(ReadOnlyFilesystem)").count();
         match (v1, option) {
             (true, "ro") => assert_eq!(refused, 3, "{namespaces}: {text}"),
@@ -936,9 +963,6 @@ fn cgroup_mounts() {
         if v1 && namespaces == "pid" {
             assert!(!text.contains("true"), "{namespaces}: {text}");
         }
-    }
-    for dir in &dirs {
-        fs::remove_dir(dir).unwrap();
     }
 }
 
@@ -1300,6 +1324,28 @@ fn without_mount_namespace() {
     assert_eq!(run(bare, probe).unwrap_err(), "/linux/maskedPaths: needs a mount namespace");
 }
 
+/// config.md, "POSIX-platform Hooks": createContainer hooks run in the container's mount namespace before the pivot and
+/// find the container's root, with its mounts, at the path of the rootfs.
+fn hooks_mount_by_path() {
+    for name in ["prestart", "createRuntime", "createContainer"] {
+        let mut config = config_with(json!([{"destination": "/proc", "type": "proc", "source": "proc"}]));
+        config["hooks"] = json!({name: [{"path": "/bin/true"}]});
+        let probe = || fs::read_to_string("/hooked/file").unwrap() + &format!(" {}", mounts().len());
+        let container = Container { config, facts: facts(), after_open: || {}, terminal: false, probe };
+        assert_eq!(run_beside_canaries(container).unwrap(), "canary 3");
+        // With something mounted on the root.
+        let mut config = config_with(json!([
+            {"destination": "/", "type": "tmpfs", "source": "t"},
+            {"destination": "/", "type": "tmpfs", "source": "t", "options": ["ro"]},
+            {"destination": "/proc", "type": "proc", "source": "proc"},
+        ]));
+        config["hooks"] = json!({name: [{"path": "/bin/true"}]});
+        let container = Container { config, facts: facts(), after_open: || {}, terminal: false, probe };
+        assert_eq!(run_beside_canaries(container).unwrap(), "canary 3");
+        fresh_host();
+    }
+}
+
 /// A mount namespace that others are in as well keeps its root: the container's mounts are below the rootfs in it.
 fn joined_mount_namespace() {
     let Cloned::Parent { pidfd, pid } = clone_process(NEW_MOUNT, None, false).unwrap() else {
@@ -1385,7 +1431,7 @@ fn errors_name_the_mount() {
         ),
         (
             json!({"destination": "/file/x", "type": "tmpfs"}),
-            "mount tmpfs on /file/x: the destination is no directory: open /file/x: not a directory",
+            "mount tmpfs on /file/x: open the destination: not a directory",
         ),
     ] {
         let mounts = json!([{"destination": "/proc", "type": "proc", "source": "proc"}, mount]);

@@ -136,7 +136,8 @@ impl Rootfs<'_> {
         for device in devices {
             let what = || format!("make device {}", device.path.display());
             let parent = device.path.parent().unwrap_or(Path::new("/"));
-            match bound.next() {
+            // A FIFO is no device of the host's; it can be made in a user namespace too.
+            match if device.kind == SFlag::S_IFIFO { None } else { bound.next() } {
                 Some(tree) => self.bind_device(device, &tree),
                 None if parent == Path::new(DEV) => self.make_device(device, &dev),
                 None => self.device_directory(parent).and_then(|dir| self.make_device(device, &dir)),

@@ -20,7 +20,8 @@
 //! Decisions that the specification leaves open:
 //! * The rootfs and every bind source are copied (`OPEN_TREE_CLONE`) from the caller's mount namespace and attached by
 //!   fd. The rootfs tree is attached on `/` of the private namespace: pivot_root(2) needs a mount point below the old
-//!   root, and that one exists whatever the path of the rootfs is, so the path is never needed a second time.
+//!   root, and that one exists whatever the path of the rootfs is, so the path is never needed a second time. Only
+//!   where the config has hooks that run before the pivot is it attached on its path, where they look for it.
 //! * Nothing of the host is reachable for writing through a mount point that has to be made: a bind source that is
 //!   read only is so before it is attached, and making a mount point in it fails with `EROFS` (row A10).
 //! * Destinations are cleaned as text (`..` stops at `/`) and then resolved inside the root. Links in the image are
@@ -39,7 +40,7 @@ pub mod sources;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
-use oci_spec::runtime::{Linux, LinuxIdMapping, LinuxNamespaceType, Mount, Spec};
+use oci_spec::runtime::{Hook, Linux, LinuxIdMapping, LinuxNamespaceType, Mount, Spec};
 
 use crate::error::{Error, Result};
 use crate::sys::mount::propagation;
@@ -99,6 +100,8 @@ pub struct RootfsPlan {
     pub namespace: MountNamespace,
     /// `--no-pivot`.
     pub no_pivot: bool,
+    /// There are hooks that run before the pivot, which look for the container's root at the path of the rootfs.
+    pub hooks_see_rootfs: bool,
     /// `root.readonly`.
     pub read_only: bool,
     /// What the copies of the host's mounts (the root tree and the bind sources) are made before anything else.
@@ -201,6 +204,8 @@ pub struct Rootfs<'a> {
     plan: &'a RootfsPlan,
     /// The container's root directory, `O_PATH`.
     root: OwnedFd,
+    /// The root tree was attached on the old root, and not on the path of the rootfs.
+    on_old_root: bool,
     /// How many roots lie below it, because the config mounts something on `/`.
     covered_roots: u32,
     /// What the parent opened for [`Rootfs::mount`], which uses it up.
@@ -252,6 +257,7 @@ pub fn plan(spec: &Spec, facts: Facts) -> Result<RootfsPlan> {
         root: root.path().clone(),
         namespace: namespaces.mount,
         no_pivot: facts.no_pivot,
+        hooks_see_rootfs: hooks_before_pivot(spec),
         read_only: root.readonly() == Some(true),
         inherited,
         propagation: root_propagation,
@@ -261,6 +267,18 @@ pub fn plan(spec: &Spec, facts: Facts) -> Result<RootfsPlan> {
         masked_paths,
         readonly_paths,
         label: linux.mount_label().clone().filter(|label| !label.is_empty()),
+    })
+}
+
+/// Hooks that run when the mounts are there and the root is still the host's (config.md, "POSIX-platform Hooks"). Those
+/// of the container's namespace may mount below the path of the rootfs, others enter that namespace to do so.
+fn hooks_before_pivot(spec: &Spec) -> bool {
+    let any = |hooks: &Option<Vec<Hook>>| hooks.as_ref().is_some_and(|hooks| !hooks.is_empty());
+    spec.hooks().as_ref().is_some_and(|hooks| {
+        // Deprecated, and still what managers use.
+        #[allow(deprecated, reason = "configs have them")]
+        let prestart = any(hooks.prestart());
+        prestart || any(hooks.create_runtime()) || any(hooks.create_container())
     })
 }
 

@@ -34,29 +34,21 @@ impl<'a> Rootfs<'a> {
     ///
     /// # Errors
     /// The errno of mount_setattr(2) or move_mount(2); in a joined namespace, of opening the rootfs there.
-    pub fn attach(plan: &'a RootfsPlan, bundle: &Path, mut sources: MountSources) -> Result<Self> {
+    pub fn attach(plan: &'a RootfsPlan, bundle: &Path, sources: MountSources) -> Result<Self> {
         nix::sys::stat::umask(Mode::empty());
+        let MountSources { root, mounts, null, devices } = sources;
+        let mut on_old_root = false;
         let root = match plan.namespace {
             MountNamespace::New => {
-                let host = open_given("/", OFlag::O_PATH | OFlag::O_DIRECTORY, Mode::empty())
-                    .context(|| "open the old root")?;
-                let change = Change { propagation: propagation::SLAVE, recursive: true, ..Change::default() };
-                set_attributes(&host, change).context(|| "make the old root a slave")?;
-                move_mount(&sources.root, &host).context(|| "mount the rootfs")?;
-                sources.root
+                on_old_root = attach_root(plan, bundle, &root)?;
+                root
             }
-            MountNamespace::Inherited => sources.root,
+            MountNamespace::Inherited => root,
             // The parent's fd belongs to the parent's namespace, where no mount of the joined one can be attached.
-            MountNamespace::Joined => {
-                let mut path = bundle.to_owned();
-                append(&mut path, &plan.root);
-                sources.root = open_given(&path, OFlag::O_PATH | OFlag::O_DIRECTORY, Mode::empty())
-                    .context(|| format!("/root/path: open {}", path.display()))?;
-                sources.root
-            }
+            MountNamespace::Joined => open_rootfs(plan, bundle).context(|| "/root/path: open the rootfs")?,
         };
-        let (mounts, null, devices) = (sources.mounts, sources.null, sources.devices);
-        Ok(Self { plan, root, mounts, null, devices, covered_roots: 0, read_only_later: Vec::new() })
+        let read_only_later = Vec::new();
+        Ok(Self { plan, root, on_old_root, covered_roots: 0, mounts, null, devices, read_only_later })
     }
 
     /// The container's root directory, `O_PATH`.
@@ -101,12 +93,13 @@ impl<'a> Rootfs<'a> {
     /// A new instance of a file system.
     fn mount_file_system(&mut self, mount: &PlannedMount, fs_type: &str, source: Option<&str>) -> Result<()> {
         let options = &mount.options;
+        let is_tmpfs = fs_type == "tmpfs";
+        let mode = if is_tmpfs { self.mode_below(mount)? } else { None };
         let target = match fs_type {
             "proc" | "sysfs" => self.target_without_links(&mount.destination)?,
             _ => self.target(&mount.destination, true)?,
         };
         let attributes = options.top.merged(&options.tree).set();
-        let is_tmpfs = fs_type == "tmpfs";
         // Mount points and device nodes have yet to be made in these, so that read-only waits until the end.
         let delayed =
             options.is_read_only() && (is_tmpfs || mount.destination == Path::new(super::devices::DEV));
@@ -127,10 +120,8 @@ impl<'a> Rootfs<'a> {
         {
             set_parameter(&context, "context", Some(label))?;
         }
-        if is_tmpfs && !options.parameters.iter().any(|(key, _)| key == "mode") {
-            // The directory that it covers lends its mode (runc's rule); without one tmpfs would choose 1777.
-            let mode = stat(&target).context(|| "stat the destination")?.st_mode & 0o7777;
-            set_parameter(&context, "mode", Some(&format!("{mode:o}")))?;
+        if let Some(mode) = mode {
+            set_parameter(&context, "mode", Some(&mode))?;
         }
         if fs_type == "overlay" {
             set_overlay_parameters(&context, options)?;
@@ -149,6 +140,22 @@ impl<'a> Rootfs<'a> {
             self.attach_read_only_later(&mount.destination, tree, &target)
         } else {
             self.attach_at(&mount.destination, tree, &target)
+        }
+    }
+
+    /// The mode of a tmpfs whose options have none: the directory that it covers lends its own, where there is one (as
+    /// runc does).
+    fn mode_below(&self, mount: &PlannedMount) -> Result<Option<String>> {
+        if mount.options.parameters.iter().any(|(key, _)| key == "mode") {
+            return Ok(None);
+        }
+        match open_in_root(&self.root, &mount.destination, OFlag::O_PATH) {
+            Err(Errno::ENOENT) => Ok(None),
+            found => {
+                let found =
+                    stat(found.context(|| "open the destination")?).context(|| "stat the destination")?;
+                Ok(Some(format!("{:o}", found.st_mode & 0o7777)))
+            }
         }
     }
 
@@ -280,6 +287,30 @@ impl<'a> Rootfs<'a> {
         self.read_only_later.push((PathBuf::from(destination), tree));
         Ok(())
     }
+}
+
+/// On `/`, or, where hooks are to find it there, on the path of the rootfs. That path is looked up for the mount point
+/// alone: what is attached, and what becomes the root, is the tree that the parent opened (row A12). Returns whether it
+/// is on `/`.
+fn attach_root(plan: &RootfsPlan, bundle: &Path, root: &OwnedFd) -> Result<bool> {
+    let old =
+        open_given("/", OFlag::O_PATH | OFlag::O_DIRECTORY, Mode::empty()).context(|| "open the old root")?;
+    let change = Change { propagation: propagation::SLAVE, recursive: true, ..Change::default() };
+    set_attributes(&old, change).context(|| "make the old root a slave")?;
+    let found = if plan.hooks_see_rootfs { open_rootfs(plan, bundle) } else { Err(Errno::EACCES) };
+    let (point, on_old_root) = match found {
+        // Root of a user namespace may not be allowed to walk there.
+        Err(Errno::EACCES) => (old, true),
+        found => (found.context(|| "/root/path: open the rootfs")?, false),
+    };
+    move_mount(root, &point).context(|| "mount the rootfs")?;
+    Ok(on_old_root)
+}
+
+fn open_rootfs(plan: &RootfsPlan, bundle: &Path) -> nix::Result<OwnedFd> {
+    let mut path = bundle.to_owned();
+    append(&mut path, &plan.root);
+    open_given(&path, OFlag::O_PATH | OFlag::O_DIRECTORY, Mode::empty())
 }
 
 fn is_directory_fd(fd: &OwnedFd) -> Result<bool> {

@@ -47,20 +47,24 @@ impl Rootfs<'_> {
             Err(errno) => return Err(Error::from_errno("pivot_root", errno)),
         }
         // The old root carries what the config has covered by a mount on `/`: the topmost comes off first.
-        for _ in 0..=self.covered_roots {
+        let covered = if self.on_old_root { self.covered_roots } else { 0 };
+        for _ in 0..=covered {
             detach_here().context(|| "unmount the old root")?;
         }
         Ok(())
     }
 
     /// `--no-pivot` where pivot_root(2) cannot be used because the root is the initial ramfs: the container's root
-    /// already covers it, and every mount of the host on it is unmounted, so that nothing comes to light when the
+    /// covers it, and every mount of the host on it is unmounted, so that nothing comes to light when the
     /// container unmounts its own (row A5). One that a user namespace has locked is covered instead. What stays below
     /// is the ramfs alone, which only a container with CAP_SYS_ADMIN over its mount namespace could uncover.
     fn leave_old_root(&self) -> Result<()> {
         let what = || "leave the old root";
         let procfs = Procfs::processes()?;
         let old = open_given("/", OFlag::O_PATH | OFlag::O_DIRECTORY, Mode::empty()).context(what)?;
+        if !self.on_old_root {
+            move_mount(&self.root, &old).context(what)?;
+        }
         let old = mount_id(&procfs, &old).context(what)?;
         let ours = mount_id(&procfs, &self.root).context(what)?;
         // A mount that is stacked on another one comes off first; the next round finds what it covered.

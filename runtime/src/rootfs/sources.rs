@@ -67,7 +67,7 @@ pub fn open(
     let null = if plan.masked_paths.is_empty() { None } else { Some(open_device(&Device::null(), true)?) };
     let mut devices = Vec::new();
     if plan.bind_devices {
-        for device in plan.devices.iter().flatten() {
+        for device in plan.devices.iter().flatten().filter(|device| device.kind != SFlag::S_IFIFO) {
             devices.push(open_device(device, false)?);
         }
     }
