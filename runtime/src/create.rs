@@ -196,10 +196,10 @@ fn undo(
     if let Some(init) = &init {
         init.destroy();
     }
-    if let Some(cgroup) = cgroup {
-        if let Err(error) = cgroup.kill_all().and_then(|()| cgroup.destroy()) {
-            log.warn(error.to_string());
-        }
+    if let Some(cgroup) = cgroup
+        && let Err(error) = cgroup.kill_all().and_then(|()| cgroup.destroy())
+    {
+        log.warn(error.to_string());
     }
     // runtime.md, lifecycle: a container that fails after its environment was made is destroyed like any other.
     let poststop = spec.hooks().as_ref().and_then(|hooks| hooks.poststop().as_deref()).unwrap_or_default();

@@ -366,11 +366,10 @@ pub fn leave(security: &Security<'_>, handed_on: u32, program: &Program, announc
         return error;
     }
     announce();
-    if let Some(filter) = security.late_filter() {
-        if let Err(error) = seccomp::load(&filter.program, filter.flags).context(|| "load the seccomp filter")
-        {
-            return error;
-        }
+    if let Some(filter) = security.late_filter()
+        && let Err(error) = seccomp::load(&filter.program, filter.flags).context(|| "load the seccomp filter")
+    {
+        return error;
     }
     program.execute()
 }

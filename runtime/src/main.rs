@@ -28,11 +28,16 @@ fn main() -> ExitCode {
         Ok(invocation) => invocation,
         Err(usage) => {
             print(&usage.help);
-            return fail(&mut open_log(&usage.global), &usage.error, FAILURE);
+            // Where the log cannot be opened, there is standard error.
+            let mut log = open_log(&usage.global).unwrap_or_else(|_| Log::stderr(Level::Warning));
+            return fail(&mut log, &usage.error, FAILURE);
         }
     };
     let failure = if matches!(invocation.command, Command::Exec(_)) { EXEC_FAILURE } else { FAILURE };
-    let mut log = open_log(&invocation.global);
+    let mut log = match open_log(&invocation.global) {
+        Ok(log) => log,
+        Err(error) => return fail(&mut Log::stderr(Level::Warning), &error, failure),
+    };
     match dispatch(&invocation, &mut log) {
         Ok(status) => {
             log.flush();
@@ -42,13 +47,8 @@ fn main() -> ExitCode {
     }
 }
 
-/// A log that cannot be opened is reported where there is always something: on standard error.
-fn open_log(global: &GlobalOptions) -> Log {
-    Log::open(global.log.as_deref(), global.log_format, global.log_level).unwrap_or_else(|error| {
-        let mut log = Log::stderr(Level::Warning);
-        log.warn(error.to_string());
-        log
-    })
+fn open_log(global: &GlobalOptions) -> Result<Log> {
+    Log::open(global.log.as_deref(), global.log_format, global.log_level)
 }
 
 fn fail(log: &mut Log, error: &Error, status: u8) -> ExitCode {

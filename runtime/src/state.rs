@@ -57,7 +57,8 @@ pub const FILE_LIMIT: usize = 16 << 20;
 /// The longest container id: it names directories (NAME_MAX).
 const ID_LIMIT: usize = 255;
 
-/// A container id: letters, digits, `_`, `+`, `-` and `.`, at most 255 of them, and neither `.` nor `..` (row G1).
+/// A container id: letters, digits, `_`, `+`, `-` and `.`, at most 255 of them. The first is a letter, a digit or
+/// `_`, which keeps out `.`, `..`, hidden files and what looks like a flag (row G1).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ContainerId(String);
 
@@ -67,11 +68,17 @@ impl ContainerId {
     /// # Errors
     /// What an id may consist of.
     pub fn parse(id: &str) -> Result<Self> {
-        let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'+' | b'-' | b'.');
-        if id.is_empty() || id.len() > ID_LIMIT || id == "." || id == ".." || !id.bytes().all(allowed) {
+        if id.is_empty() {
+            // runc's words.
+            return Err(Error::new("container id cannot be empty"));
+        }
+        let first = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
+        let allowed = |byte: u8| first(byte) || matches!(byte, b'+' | b'-' | b'.');
+        if id.len() > ID_LIMIT || !first(id.as_bytes()[0]) || !id.bytes().all(allowed) {
             let shown: String = id.chars().take(64).collect();
             return Err(Error::new(format!(
-                "invalid container ID format: {shown:?}: must be 1 to {ID_LIMIT} of [a-zA-Z0-9_+.-] and neither `.` nor `..`"
+                "invalid container ID format: {shown:?}: must be 1 to {ID_LIMIT} of [a-zA-Z0-9_+.-] and begin with \
+                 a letter, a digit or `_`"
             )));
         }
         Ok(Self(id.to_owned()))
@@ -576,10 +583,25 @@ mod tests {
     /// security.md G1.
     #[test]
     fn g1_ids() {
-        for bad in ["", ".", "..", "../x", "/", "a/b", "a b", "a\nb", "a\0", "ä", &"x".repeat(4096)] {
+        for bad in [
+            "",
+            ".",
+            "..",
+            ".a",
+            "-a",
+            "+a",
+            "../x",
+            "/",
+            "a/b",
+            "a b",
+            "a\nb",
+            "a\0",
+            "ä",
+            &"x".repeat(4096),
+        ] {
             assert!(ContainerId::parse(bad).is_err(), "{bad:?}");
         }
-        for good in ["a", "web-1", "a.b_c+d", "...", "0", &"x".repeat(255)] {
+        for good in ["a", "web-1", "a.b_c+d", "_x", "0", &"x".repeat(255)] {
             assert!(ContainerId::parse(good).is_ok(), "{good:?}");
         }
     }
