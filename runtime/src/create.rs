@@ -25,7 +25,7 @@ use crate::sync::Message;
 use crate::sys::fd::send_with_fds;
 use crate::sys::path::replace_given;
 use crate::sys::procfs::Procfs;
-use crate::userns;
+use crate::{sysctl, userns};
 
 /// What every command has from the flags before it.
 #[derive(Debug, Clone)]
@@ -110,6 +110,9 @@ pub fn prepare(
     plan.warnings().for_each(|warning| log.warn(warning));
     let console = open_console(&process, options, terminal)?;
     let joins = namespaces::open(&plan.namespaces)?;
+    if !plan.sysctls.is_empty() {
+        sysctl::check_joined(&plan.sysctls, &joins, &Procfs::mounted()?)?;
+    }
 
     let dir = StateRoot::open_or_create(&global.root)?.create(&options.id)?;
     let lock = dir.lock()?;

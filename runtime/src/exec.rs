@@ -25,7 +25,7 @@ use crate::init::{
 };
 use crate::log::Log;
 use crate::namespaces::{MOUNT, PID, USER};
-use crate::process::{self, Program, Security, set_limits};
+use crate::process::{self, Program, Security, limits_of, raise_hard_limits};
 use crate::security::seccomp::{self, Filter};
 use crate::security::{caps, lsm, notify};
 use crate::spawn::{Request, Side, Spawned};
@@ -91,7 +91,8 @@ pub fn exec(global: &Global, options: &ExecOptions, log: &mut Log) -> Result<i32
     let score = process.oom_score_adj().or_else(|| spec.process().as_ref()?.oom_score_adj());
     let mut start = || -> Result<()> {
         spawned.adjust_oom_score(score)?;
-        attend(&mut spawned, spec, &process, &container)?;
+        raise_hard_limits(spawned.pid, limits_of(&process))?;
+        attend(&mut spawned, spec, &container)?;
         if let (Some(foreground), Some(master)) = (&mut foreground, &master) {
             foreground.attach(console::receive_master(master)?)?;
         }
@@ -221,16 +222,14 @@ fn open_root(container: &Container) -> Result<Option<OwnedFd>> {
         .map(Some)
 }
 
-fn attend(spawned: &mut Spawned, spec: &Spec, process: &Process, container: &Container) -> Result<()> {
+fn attend(spawned: &mut Spawned, spec: &Spec, container: &Container) -> Result<()> {
     loop {
         match spawned.next_request()? {
             Request::SeccompListener(listener) => {
                 notify::hand_over(spec, &container.state, spawned.pid, &listener)?;
                 spawned.answer(&Message::ListenerSent)?;
             }
-            Request::Ready => {
-                return set_limits(spawned.pid, process.rlimits().as_deref().unwrap_or_default());
-            }
+            Request::Ready => return Ok(()),
             other => return Err(Error::new(format!("the exec process sent {other:?} out of turn"))),
         }
     }

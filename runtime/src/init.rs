@@ -22,7 +22,7 @@ use crate::gate::Gate;
 use crate::hooks::{self, Kind};
 use crate::namespaces::{CGROUP, NETWORK, OpenNamespace, PID, TIME, USER};
 use crate::plan::{Fork, Plan};
-use crate::process::{self, Program, Security};
+use crate::process::{self, Program, Security, limits_of, set_limits};
 use crate::rootfs::Rootfs;
 use crate::rootfs::sources::MountSources;
 use crate::state::{State, Status};
@@ -294,7 +294,12 @@ pub fn go_on_as_sibling(channel: &Channel, kinds: u64) -> Result<()> {
         }
         Cloned::Child => {
             die_with_parent()?;
-            nix::unistd::setsid().context(|| "make a session").map(drop)
+            nix::unistd::setsid().context(|| "make a session")?;
+            // What this process says must not overtake the message above.
+            match channel.receive_or_end()? {
+                Message::Adopted => Ok(()),
+                other => Err(unexpected(&other)),
+            }
         }
     }
 }
@@ -354,13 +359,14 @@ pub fn wait_to_proceed(channel: &Channel) -> Result<()> {
     }
 }
 
-/// The very last steps, the same for the init process and an exec process: descriptors, signals, the announcement, and
-/// the filter that nothing but execve has to pass. Returns only to say what failed.
+/// The very last steps, the same for the init process and an exec process: descriptors, signals, limits, the
+/// announcement, and the filter that nothing but execve has to pass. Returns only to say what failed.
 pub fn leave(security: &Security<'_>, handed_on: u32, program: &Program, announce: impl FnOnce()) -> Error {
     let prepare = || -> Result<()> {
         mark_cloexec_from(3).context(|| "close descriptors")?;
         set_inheritable_range(3, handed_on).context(|| "hand descriptors on")?;
-        sys::reset_signals().context(|| "reset the signals")
+        sys::reset_signals().context(|| "reset the signals")?;
+        set_limits(limits_of(security.process))
     };
     if let Err(error) = prepare() {
         return error;

@@ -14,7 +14,7 @@ use skeg::error::{Context as _, Error, Result};
 use skeg::log::{Level, Log};
 use skeg::state::Container;
 use skeg::state_cmd::{self, ContainerStatus};
-use skeg::sys::{fd, seal};
+use skeg::sys::{fd, process, seal};
 use skeg::{delete, events, exec, features, kill, list, pause, ps, run, spec, start, update};
 
 /// What runc returns for a failed command.
@@ -65,6 +65,7 @@ fn print(text: &str) {
 fn dispatch(invocation: &Invocation, log: &mut Log) -> Result<i32> {
     // Our own files have explicit modes; hooks get a sane one (row E15).
     nix::sys::stat::umask(Mode::from_bits_truncate(0o022));
+    process::expect_children();
     let options = &invocation.global;
     match &invocation.command {
         Command::Print(text) => print(text),

@@ -9,7 +9,8 @@ use oci_spec::runtime::{LinuxNamespace, LinuxNamespaceType};
 
 use crate::error::{Context as _, Error, Result};
 use crate::sys::clone::{self, NEWTIME};
-use crate::sys::path::open_given;
+use crate::sys::path::{open_given, stat};
+use crate::sys::procfs::Procfs;
 
 /// `CLONE_NEWCGROUP`.
 pub const CGROUP: u64 = libc::CLONE_NEWCGROUP as u64;
@@ -40,6 +41,15 @@ pub fn name(kind: u64) -> &'static str {
         USER => "user",
         UTS => "uts",
         _ => "unknown",
+    }
+}
+
+/// The name that `/proc/PID/ns` has for a namespace type.
+fn file_name(kind: u64) -> &'static str {
+    match kind {
+        NETWORK => "net",
+        MOUNT => "mnt",
+        other => name(other),
     }
 }
 
@@ -138,6 +148,19 @@ pub struct OpenNamespace {
 }
 
 impl OpenNamespace {
+    /// Whether it is the runtime's own: what belongs to it is the host's (row B6).
+    ///
+    /// # Errors
+    /// The errno of the calls that compare them.
+    pub fn is_own(&self, procfs: &Procfs) -> Result<bool> {
+        let what = || format!("compare the {} namespace with the runtime's", name(self.kind));
+        let own = procfs
+            .open_own_magic_link(&format!("ns/{}", file_name(self.kind)), OFlag::O_RDONLY)
+            .context(what)?;
+        let (own, this) = (stat(&own).context(what)?, stat(&self.fd).context(what)?);
+        Ok((own.st_dev, own.st_ino) == (this.st_dev, this.st_ino))
+    }
+
     /// setns(2).
     ///
     /// # Errors

@@ -267,17 +267,38 @@ fn cpu_mask(list: &str) -> Option<Vec<u64>> {
     Some(mask)
 }
 
-/// Sets the resource limits of the process `pid`, our child that has not been waited for.
+/// `/process/rlimits`.
+pub fn limits_of(process: &Process) -> &[PosixRlimit] {
+    process.rlimits().as_deref().unwrap_or_default()
+}
+
+/// Raises the hard limits of the process `pid`, our child that has not been waited for and has not changed its ids,
+/// where the configuration asks for more than it inherited. By the runtime, because that takes CAP_SYS_RESOURCE in the
+/// host's user namespace; first, because it can break nothing.
 ///
-/// By the runtime and last: a low limit on files or memory would break the set-up itself, and raising one takes rights
-/// that a process in a user namespace does not have.
+/// # Errors
+/// Which limit could not be raised, and why.
+pub fn raise_hard_limits(pid: Pid, limits: &[PosixRlimit]) -> Result<()> {
+    for (index, limit) in limits.iter().enumerate() {
+        let (soft, hard) = sys::limit(resource(limit.typ())).context(|| "read the limits")?;
+        if limit.hard() > hard {
+            sys::set_limit(pid, resource(limit.typ()), soft, limit.hard()).context(|| {
+                format!("/process/rlimits/{index}/hard: raise {} to {}", limit.typ(), limit.hard())
+            })?;
+        }
+    }
+    Ok(())
+}
+
+/// Sets the resource limits of this process. Last, because a low limit on files or memory would break the set-up itself.
 ///
 /// # Errors
 /// Which limit could not be set, and why.
-pub fn set_limits(pid: Pid, limits: &[PosixRlimit]) -> Result<()> {
+pub fn set_limits(limits: &[PosixRlimit]) -> Result<()> {
+    const THIS_PROCESS: Pid = Pid::from_raw(0);
     for (index, limit) in limits.iter().enumerate() {
         let (soft, hard) = (limit.soft(), limit.hard());
-        sys::set_limit(pid, resource(limit.typ()), soft, hard)
+        sys::set_limit(THIS_PROCESS, resource(limit.typ()), soft, hard)
             .context(|| format!("/process/rlimits/{index}: set {} to {soft}:{hard}", limit.typ()))?;
     }
     Ok(())

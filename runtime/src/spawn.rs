@@ -2,14 +2,13 @@
 
 use std::os::fd::{BorrowedFd, OwnedFd};
 
-use nix::sys::wait::waitpid;
 use nix::unistd::Pid;
 use oci_spec::runtime::{Process, Spec};
 
 use crate::error::{Context as _, Error, Result};
 use crate::hooks::{self, Kind};
 use crate::plan::Plan;
-use crate::process::set_limits;
+use crate::process::{limits_of, raise_hard_limits};
 use crate::security::notify;
 use crate::state::{ContainerDir, State, Status};
 use crate::sync::{Channel, Message};
@@ -86,6 +85,7 @@ impl Spawned {
             return match self.channel.receive()? {
                 Some(Message::Forked(pid)) => {
                     self.replace(pid)?;
+                    self.channel.send(&Message::Adopted)?;
                     continue;
                 }
                 Some(Message::NeedsMaps) => Ok(Request::NeedsMaps),
@@ -137,7 +137,7 @@ impl Spawned {
     /// A second process goes on: it is our child too (CLONE_PARENT), and the first one has ended or is about to.
     fn replace(&mut self, second: Pid) -> Result<()> {
         let pidfd = pid::open(second).context(|| "open the process")?;
-        waitpid(self.pid, None).context(|| "wait for the first stage of the process")?;
+        pid::wait_child(&self.pidfd).context(|| "wait for the first stage of the process")?;
         self.pid = second;
         self.pidfd = pidfd;
         Ok(())
@@ -175,6 +175,7 @@ impl Spawned {
 /// What the init process reported, or what failed here.
 pub fn attend(init: &mut Spawned, to: &Attendance<'_>, state: &mut State) -> Result<()> {
     init.adjust_oom_score(to.process.oom_score_adj())?;
+    raise_hard_limits(init.pid, limits_of(to.process))?;
     loop {
         match init.next_request()? {
             Request::NeedsMaps => {
@@ -191,10 +192,7 @@ pub fn attend(init: &mut Spawned, to: &Attendance<'_>, state: &mut State) -> Res
                 notify::hand_over(to.spec, state, init.pid, &listener)?;
                 init.answer(&Message::ListenerSent)?;
             }
-            Request::Ready => {
-                record(init, to.dir, state)?;
-                return set_limits(init.pid, to.process.rlimits().as_deref().unwrap_or_default());
-            }
+            Request::Ready => return record(init, to.dir, state),
         }
     }
 }

@@ -7,6 +7,7 @@
 //! | from | message | meaning |
 //! |---|---|---|
 //! | init | `Forked` | a second process goes on (its pid in the runtime's PID namespace); this one ends |
+//! | runtime | `Adopted` | it is known; the second process may speak |
 //! | init | `NeedsMaps` | it is in its user namespace and waits for the id maps |
 //! | runtime | `Mapped` | the id maps are written |
 //! | init | `RootfsMounted` | mounts are made, nothing is pivoted: host-side hooks may run |
@@ -35,6 +36,8 @@ const MESSAGE_LIMIT: usize = 4096;
 pub enum Message {
     /// A second process goes on under this pid.
     Forked(Pid),
+    /// The second process is known.
+    Adopted,
     /// The id maps are wanted.
     NeedsMaps,
     /// The id maps are written.
@@ -122,6 +125,7 @@ impl Channel {
 /// First bytes.
 mod tag {
     pub const FORKED: u8 = b'F';
+    pub const ADOPTED: u8 = b'A';
     pub const NEEDS_MAPS: u8 = b'n';
     pub const MAPPED: u8 = b'm';
     pub const ROOTFS_MOUNTED: u8 = b'r';
@@ -138,6 +142,7 @@ mod tag {
 pub fn encode(message: &Message) -> Vec<u8> {
     match message {
         Message::Forked(pid) => [&[tag::FORKED][..], &pid.as_raw().to_ne_bytes()].concat(),
+        Message::Adopted => vec![tag::ADOPTED],
         Message::NeedsMaps => vec![tag::NEEDS_MAPS],
         Message::Mapped => vec![tag::MAPPED],
         Message::RootfsMounted => vec![tag::ROOTFS_MOUNTED],
@@ -166,6 +171,7 @@ pub fn decode(bytes: &[u8]) -> Option<Message> {
     let number = |bytes: &[u8]| bytes.try_into().ok().map(i32::from_ne_bytes);
     match first {
         tag::FORKED => number(rest).map(|pid| Message::Forked(Pid::from_raw(pid))),
+        tag::ADOPTED => Some(Message::Adopted),
         tag::NEEDS_MAPS => Some(Message::NeedsMaps),
         tag::MAPPED => Some(Message::Mapped),
         tag::ROOTFS_MOUNTED => Some(Message::RootfsMounted),

@@ -6,7 +6,8 @@
 use std::collections::HashMap;
 
 use crate::bundle::sysctl::SysctlKey;
-use crate::error::{Context as _, Result};
+use crate::error::{Context as _, Error, Result};
+use crate::namespaces::{OpenNamespace, name};
 use crate::sys::procfs::Procfs;
 
 /// One parameter.
@@ -18,6 +19,8 @@ pub struct Sysctl {
     path: String,
     /// What is written: as it is, in one write.
     value: String,
+    /// The `CLONE_NEW*` bit of the namespace type that it belongs to.
+    namespace: u64,
 }
 
 /// The parameters in the order of their names.
@@ -28,12 +31,30 @@ pub fn plan(parameters: &HashMap<String, String>) -> Result<Vec<Sysctl>> {
     let mut sysctls = parameters
         .iter()
         .map(|(name, value)| {
-            let path = SysctlKey::parse(name).context(|| format!("/linux/sysctl/{name}"))?.path;
-            Ok(Sysctl { name: name.clone(), path, value: value.clone() })
+            let key = SysctlKey::parse(name).context(|| format!("/linux/sysctl/{name}"))?;
+            Ok(Sysctl { name: name.clone(), path: key.path, value: value.clone(), namespace: key.namespace })
         })
         .collect::<Result<Vec<_>>>()?;
     sysctls.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(sysctls)
+}
+
+/// Refuses parameters of a namespace that is joined by path and is the runtime's own: they would be the host's (row B6).
+///
+/// # Errors
+/// Which parameter that is.
+pub fn check_joined(sysctls: &[Sysctl], joined: &[OpenNamespace], procfs: &Procfs) -> Result<()> {
+    for namespace in joined {
+        let Some(sysctl) = sysctls.iter().find(|sysctl| sysctl.namespace == namespace.kind) else { continue };
+        if namespace.is_own(procfs)? {
+            let kind = name(namespace.kind);
+            return Err(Error::new(format!(
+                "/linux/sysctl/{}: {:?}: the {kind} namespace that the container joins is the host's",
+                sysctl.name, sysctl.value
+            )));
+        }
+    }
+    Ok(())
 }
 
 /// Writes the parameters.

@@ -142,7 +142,19 @@ pub fn set_personality(personality: u32) -> nix::Result<()> {
     Errno::result(unsafe { libc::personality(c_ulong::from(personality)) }).map(drop)
 }
 
-/// prlimit(2): a soft and a hard limit of process `pid`, which must be a child that has not been waited for.
+/// getrlimit(2): the soft and the hard limit of this process.
+///
+/// # Errors
+/// `EINVAL` for an unknown resource.
+pub fn limit(resource: u32) -> nix::Result<(u64, u64)> {
+    let mut limit = libc::rlimit64 { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: no new limit is given; the old one goes to a full rlimit64 that outlives the call.
+    Errno::result(unsafe { libc::prlimit64(0, resource, std::ptr::null(), &raw mut limit) })?;
+    Ok((limit.rlim_cur, limit.rlim_max))
+}
+
+/// prlimit(2): a soft and a hard limit of process `pid`, which must be a child that has not been waited for, or of this
+/// process for 0.
 ///
 /// # Errors
 /// `EPERM` for raising a hard limit without CAP_SYS_RESOURCE, `EINVAL` for soft above hard.
@@ -252,6 +264,22 @@ pub fn reset_signals() -> nix::Result<()> {
         )
     };
     Errno::result(result).map(drop)
+}
+
+/// SIGCHLD at its default action: a caller that ignores it would have our children reaped before we wait for them
+/// (sigaction(2)).
+pub fn expect_children() {
+    let action = KernelSigaction { handler: libc::SIG_DFL, flags: 0, restorer: 0, mask: 0 };
+    // SAFETY: the structure is the kernel's own layout; the default action runs no code of ours.
+    unsafe {
+        libc::syscall(
+            libc::SYS_rt_sigaction,
+            libc::SIGCHLD,
+            &raw const action,
+            std::ptr::null_mut::<u8>(),
+            8,
+        );
+    }
 }
 
 /// `struct sigaction` as rt_sigaction(2) takes it (`asm-generic/signal.h`).

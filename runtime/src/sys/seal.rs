@@ -29,8 +29,13 @@ const SEALED: SealFlag = SealFlag::F_SEAL_SEAL
     .union(SealFlag::F_SEAL_GROW)
     .union(SealFlag::F_SEAL_WRITE);
 
-/// Goes on as a sealed copy of this program, with the same arguments and environment; returns where this already is
-/// one.
+/// The variables that the commands which make processes look at. Nothing else of the caller's environment goes into the
+/// copy, whose memory the init process begins with: `/proc/PID/environ` would show it (row C12).
+const VARIABLES: [&str; 5] =
+    ["LISTEN_FDS", "LISTEN_PID", "NOTIFY_SOCKET", "XDG_RUNTIME_DIR", "DBUS_SESSION_BUS_ADDRESS"];
+
+/// Goes on as a sealed copy of this program, with the same arguments and those [`VARIABLES`] that are set; returns where
+/// this already is one.
 ///
 /// # Errors
 /// Which step failed, and why.
@@ -71,14 +76,16 @@ fn sealed_copy(program: impl AsFd) -> nix::Result<OwnedFd> {
     Ok(copy)
 }
 
-/// execveat(2) of an fd with this process's own arguments and environment; returns only to say why it failed.
+/// execveat(2) of an fd with this process's own arguments; returns only to say why it failed.
 fn execute(program: &OwnedFd) -> Errno {
     let arguments: Vec<CString> = std::env::args_os().filter_map(c_string).collect();
-    let environment: Vec<CString> = std::env::vars_os()
-        .filter_map(|(mut name, value)| {
-            name.push("=");
-            name.push(value);
-            c_string(name)
+    let environment: Vec<CString> = VARIABLES
+        .iter()
+        .filter_map(|name| {
+            let mut entry = OsString::from(name);
+            entry.push("=");
+            entry.push(std::env::var_os(name)?);
+            c_string(entry)
         })
         .collect();
     let pointers = |strings: &[CString]| -> Vec<*const c_char> {
