@@ -149,6 +149,8 @@ fn make_in_root(
     mode: Mode,
     links: &mut u32,
 ) -> Result<OwnedFd> {
+    // What is above a relative path of one component is the root.
+    let path = if path.as_os_str().is_empty() { Path::new("/") } else { path };
     let what = |doing: &'static str| move || format!("{doing} {}", path.display());
     let directory = OFlag::O_PATH | OFlag::O_DIRECTORY;
     let flags = if kind == SFlag::S_IFDIR { directory } else { OFlag::O_PATH };
@@ -319,5 +321,42 @@ mod tests {
             assert!(child(Path::new("/run/skeg"), name).is_err(), "{name:?}");
         }
         assert_eq!(child(Path::new("/run/skeg"), "web").unwrap(), Path::new("/run/skeg/web"));
+    }
+
+    /// security.md A2: what is missing is made inside the root, whatever the links of the image say, and the fd that
+    /// comes back is that of what was made.
+    #[test]
+    #[allow(clippy::disallowed_methods, reason = "test code")]
+    fn a2_missing_components_are_made_inside_the_root() {
+        use std::os::unix::fs::symlink;
+        let base = std::env::temp_dir().join(format!("rootfs-path-{}", std::process::id()));
+        let root = base.join("root");
+        std::fs::create_dir_all(root.join("dir")).unwrap();
+        symlink("/made/here", root.join("absolute")).unwrap();
+        symlink("../../outside", root.join("dir/up")).unwrap();
+        symlink("loop", root.join("loop")).unwrap();
+        symlink("absolute/chained", root.join("chain")).unwrap();
+        let fd = open_given(&root, OFlag::O_PATH | OFlag::O_DIRECTORY, Mode::empty()).unwrap();
+        let mode = Mode::from_bits_truncate(0o755);
+        for (asked, made) in [
+            ("/absolute/x", "made/here/x"),
+            ("dir/up/y", "outside/y"),
+            ("/chain", "made/here/chained"),
+            ("a/b/../c", "a/c"),
+        ] {
+            let result = mkdir_all_in_root(&fd, Path::new(asked), mode);
+            let found = std::fs::metadata(root.join(made)).unwrap();
+            assert_eq!(
+                stat(result.unwrap()).unwrap().st_ino,
+                std::os::unix::fs::MetadataExt::ino(&found),
+                "{asked}"
+            );
+        }
+        let file = make_file_in_root(&fd, Path::new("/dir/up/file")).unwrap();
+        assert_eq!(stat(file).unwrap().st_mode & libc::S_IFMT, libc::S_IFREG);
+        assert!(root.join("outside/file").is_file() && !base.join("outside").exists());
+        let error = mkdir_all_in_root(&fd, Path::new("/loop/x"), mode).unwrap_err();
+        assert_eq!(error.errno(), Some(Errno::ELOOP));
+        std::fs::remove_dir_all(base).unwrap();
     }
 }
