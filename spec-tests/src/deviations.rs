@@ -42,6 +42,12 @@ const KNOWN: &[(&str, &str, &str)] = &[
     ("runc", "a16_planted_in_state", "runc 1.1 removes its state directory recursively, across mounts"),
     ("runc", "c9_hostile_passwd", "runc 1.1 reads /etc/passwd of the image, whatever it is"),
     ("runc", "b3_dev_null", "runc 1.1 reopens stdio on a plain file that the image has at /dev/null (row D3)"),
+    ("runc", "seccomp_flags", "runc knows the field since 1.2"),
+    ("runc", "e11_new_calls", "runc 1.1 adds its ENOSYS rule only to profiles that list architectures"),
+    ("runc", "g2_foreign_state_root", "runc 1.1 does not look at the owner and mode of an existing state root"),
+    ("runc", "g3_state_tampered", "runc 1.1 panics on state that is null"),
+    ("runc", "g5_hostile_config", "runc 1.1 panics on a config.json that is null"),
+    ("runc", "g5_nul_in_strings", "runc 1.1 accepts NUL in some strings"),
 ];
 
 /// The reason why this runtime is known to fail this case.

@@ -317,11 +317,12 @@ impl Running {
     /// Waits for the end; a call that takes too long is killed and fails the case.
     pub fn wait(mut self) -> Outcome<Ran> {
         let pid = self.pid();
-        let pidfd = sys::pidfd_open(pid)?;
         let status = loop {
             if let Some(status) = exit_status(pid) {
                 break status;
             }
+            // The pid stays ours until it is reaped, which happens in this thread only.
+            let pidfd = sys::pidfd_open(pid)?;
             if self.started.elapsed() > self.limit {
                 self.child.kill()?;
                 ensure!(

@@ -153,6 +153,12 @@ pub fn push_terminal_input(fd: BorrowedFd<'_>, byte: u8) -> nix::Result<()> {
     Errno::result(unsafe { libc::ioctl(fd.as_raw_fd(), libc::TIOCSTI, &raw const byte) }).map(drop)
 }
 
+/// A descriptor that is known to be a pty's master.
+pub fn pty_master(fd: OwnedFd) -> nix::Result<nix::pty::PtyMaster> {
+    // SAFETY: the caller made the descriptor as a master; ownership goes over.
+    Ok(unsafe { nix::pty::PtyMaster::from_owned_fd(fd) })
+}
+
 /// Waits for one descriptor that was sent over a connected socket (`SCM_RIGHTS`), with the message beside it.
 pub fn receive_fd(socket: BorrowedFd<'_>) -> nix::Result<(Vec<u8>, OwnedFd)> {
     use nix::sys::socket::{ControlMessageOwned, MsgFlags, UnixAddr, recvmsg};

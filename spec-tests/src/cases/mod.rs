@@ -7,14 +7,18 @@ use crate::harness::Ctx;
 
 mod descriptors;
 mod exec;
+mod foreground;
 mod hooks;
 mod hostile;
+mod input;
 mod joining;
 mod lifecycle;
 mod limits;
+mod load;
 mod namespaces;
 mod process;
 mod rootfs;
+mod seccomp;
 
 /// Where a case runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,20 +68,7 @@ impl Case {
 
 /// Every case, in the order in which a reader of the specification meets them.
 pub fn all() -> impl Iterator<Item = &'static Case> {
-    [
-        lifecycle::CASES,
-        process::CASES,
-        rootfs::CASES,
-        namespaces::CASES,
-        limits::CASES,
-        hooks::CASES,
-        exec::CASES,
-        descriptors::CASES,
-        hostile::CASES,
-        joining::CASES,
-    ]
-    .into_iter()
-    .flatten()
+    [lifecycle::CASES, process::CASES, rootfs::CASES, namespaces::CASES, limits::CASES, hooks::CASES, exec::CASES, descriptors::CASES, seccomp::CASES, foreground::CASES, input::CASES, hostile::CASES, joining::CASES, load::CASES].into_iter().flatten()
 }
 
 #[cfg(test)]
