@@ -13,6 +13,7 @@
 //! that is not valid are errors. Each error names the JSON pointer, the value and what is allowed.
 
 mod pointer;
+mod shape;
 pub mod sysctl;
 mod validate;
 
@@ -167,15 +168,22 @@ fn read_limited(file: &OwnedFd, name: &str) -> Result<Vec<u8>> {
 ///
 /// # Errors
 /// It is no JSON, or not of that type; with the JSON pointer and the name of the file.
-pub(crate) fn parse<T: DeserializeOwned>(name: &str, process: &str, text: Vec<u8>) -> Result<Loaded<T>> {
+pub(crate) fn parse<T: DeserializeOwned + serde::Serialize>(
+    name: &str,
+    process: &str,
+    text: Vec<u8>,
+) -> Result<Loaded<T>> {
     // A NUL can only be written with a backslash, which most configurations do without.
     if text.contains(&b'\\')
         && let Some(pointer) = pointer::of_nul(&text)
     {
         return Err(Error::new(format!("{}: must not contain NUL", shown(&pointer))));
     }
-    match serde_json::from_slice(&text) {
-        Ok(value) => Ok(Loaded { value, text, warnings: Vec::new() }),
+    match serde_json::from_slice::<T>(&text) {
+        Ok(value) => match shape::array_for_object(&text, &value) {
+            Some(pointer) => Err(Error::new(format!("{}: an array: must be an object", shown(&pointer)))),
+            None => Ok(Loaded { value, text, warnings: Vec::new() }),
+        },
         Err(error) => match repair(process, &text) {
             Some((text, warnings)) => match serde_json::from_slice(&text) {
                 Ok(value) => Ok(Loaded { value, text, warnings }),
