@@ -198,7 +198,8 @@ pub(crate) fn parse<T: DeserializeOwned + serde::Serialize>(
 /// where there are none. This runs only where the text could not be read as it is.
 ///
 /// * Capabilities that nobody knows: "MUST be logged as a warning", "SHOULD NOT fail" (config.md, linux process).
-/// * `SCHED_FLAG_DL_OVERRUN`, which oci-spec 0.10 spells `SCHED_FLAG_D_L_OVERRUN`.
+/// * `SCHED_FLAG_RESET_ON_FORK` and `SCHED_FLAG_DL_OVERRUN`, which oci-spec 0.10 spells `SCHED_RESET_ON_FORK` and
+///   `SCHED_FLAG_D_L_OVERRUN`.
 fn repair(process: &str, text: &[u8]) -> Option<(Vec<u8>, Vec<String>)> {
     let mut document: Value = serde_json::from_slice(text).ok()?;
     let mut warnings = Vec::new();
@@ -215,8 +216,13 @@ fn repair(process: &str, text: &[u8]) -> Option<(Vec<u8>, Vec<String>)> {
         });
     }
     if let Some(Value::Array(flags)) = document.pointer_mut(&format!("{process}/scheduler/flags")) {
-        for flag in flags.iter_mut().filter(|flag| *flag == "SCHED_FLAG_DL_OVERRUN") {
-            *flag = Value::from("SCHED_FLAG_D_L_OVERRUN");
+        for flag in flags {
+            let spelled = match flag.as_str() {
+                Some("SCHED_FLAG_RESET_ON_FORK") => "SCHED_RESET_ON_FORK",
+                Some("SCHED_FLAG_DL_OVERRUN") => "SCHED_FLAG_D_L_OVERRUN",
+                _ => continue,
+            };
+            *flag = Value::from(spelled);
             changed = true;
         }
     }

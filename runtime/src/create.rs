@@ -15,9 +15,9 @@ use crate::gate::{self, Gate};
 use crate::hooks::{self, Kind};
 use crate::init::{self, Init};
 use crate::log::{self, Level, Log};
-use crate::namespaces::{self, TIME};
+use crate::namespaces::{self, PID, TIME, USER};
 use crate::plan::{self, Plan};
-use crate::rootfs::sources;
+use crate::rootfs::{joined_proc, sources};
 use crate::security::lsm;
 use crate::spawn::{Attendance, Side, Spawned, attend};
 use crate::state::{ContainerDir, Lock, State, StateRoot, Status};
@@ -122,7 +122,10 @@ pub fn prepare(
         making.dir.write_config(&config.text)?;
         making.dir.write_state(&making.state)?;
         let cgroup = making.cgroup.insert(Cgroup::create(&cgroup_plan)?);
-        let sources = sources::open(&plan.rootfs, bundle.dir(), &mut userns::for_mapping)?;
+        let mut sources = sources::open(&plan.rootfs, bundle.dir(), &mut userns::for_mapping)?;
+        if plan.namespaces.joins(PID) {
+            joined_proc::open(&plan.rootfs, &mut sources, &joins)?;
+        }
         let gate = Gate::make(&making.dir)?;
         let entry = cgroup.entry()?;
         let init = Init {
@@ -136,6 +139,8 @@ pub fn prepare(
             gate: with_gate.then_some(gate),
             console,
             procfs: open_procfs(&plan, &process)?,
+            hosts_procfs: plan.namespaces.joins(USER).then(Procfs::mounted).transpose()?,
+            may_set_groups: plan.may_set_groups,
             new_keyring: !options.no_new_keyring,
             handed_on: global.handed_on,
             listen_fds: global.listen_fds,

@@ -35,6 +35,7 @@ use crate::sys::clone::{self, exit_now};
 use crate::sys::path::{open_given, replace_given};
 use crate::sys::process as sys;
 use crate::sys::procfs::Procfs;
+use crate::userns;
 
 /// What the exec process has of the runtime.
 struct Exec<'a> {
@@ -49,6 +50,10 @@ struct Exec<'a> {
     root: Option<OwnedFd>,
     console: Option<OwnedFd>,
     procfs: Option<Procfs>,
+    /// The runtime's procfs, where a user namespace is joined.
+    hosts_procfs: Option<Procfs>,
+    /// Whether setgroups(2) is allowed: known once the user namespace is joined.
+    may_set_groups: bool,
     handed_on: u32,
     listen_fds: u32,
 }
@@ -80,10 +85,17 @@ pub fn exec(global: &Global, options: &ExecOptions, log: &mut Log) -> Result<i32
         namespaces: container.state.namespaces,
         console,
         procfs: lsm::wants_labels(&process).then(Procfs::processes).transpose()?,
+        hosts_procfs: (container.state.namespaces & USER != 0).then(Procfs::mounted).transpose()?,
+        may_set_groups: true,
         handed_on: global.handed_on,
         listen_fds: global.listen_fds,
     };
     let v2_dir = entry.v2_dir.as_ref().map(AsFd::as_fd);
+    // On cgroup v2 the new process is in its cgroup from the beginning, so that the runtime itself has to be there first.
+    if let Some(cpus) = process.exec_cpu_affinity().as_ref().and_then(|affinity| affinity.initial().as_ref())
+    {
+        process::set_affinity(cpus)?;
+    }
     let mut spawned = match Spawned::clone(0, v2_dir)? {
         Side::Child(channel) => run(exec, &entry, &channel),
         Side::Parent(spawned) => spawned,
@@ -250,7 +262,7 @@ fn announce(spawned: &Spawned, options: &ExecOptions) -> Result<()> {
 fn run(mut exec: Exec<'_>, cgroup: &CgroupEntry, channel: &Channel) -> ! {
     let error = match exec.prepare(cgroup, channel) {
         Ok(program) => {
-            let security = exec.security(None);
+            let security = exec.security();
             leave(&security, exec.handed_on, &program, || drop(channel.send(&Message::Executing)))
         }
         Err(error) => error,
@@ -262,11 +274,13 @@ fn run(mut exec: Exec<'_>, cgroup: &CgroupEntry, channel: &Channel) -> ! {
 impl Exec<'_> {
     fn prepare(&mut self, cgroup: &CgroupEntry, channel: &Channel) -> Result<Program> {
         die_with_parent()?;
-        let affinity = self.process.exec_cpu_affinity().as_ref();
-        let list = |cpus: Option<&String>| cpus.map_or(Ok(()), |cpus| process::set_affinity(cpus));
-        list(affinity.and_then(|affinity| affinity.initial().as_ref()))?;
         cgroup.enter_self()?;
-        list(affinity.and_then(|affinity| affinity.cpu_affinity_final().as_ref()))?;
+        let affinity = self.process.exec_cpu_affinity().as_ref();
+        match affinity.and_then(|affinity| affinity.cpu_affinity_final().as_ref()) {
+            Some(cpus) => process::set_affinity(cpus)?,
+            // config.md, execCPUAffinity: otherwise those of the cgroup.
+            None => process::reset_affinity(),
+        }
         // conmon kills by process group.
         nix::unistd::setsid().context(|| "make a session")?;
         self.join(channel)?;
@@ -276,7 +290,7 @@ impl Exec<'_> {
             Some(peer) => console::take_terminal(peer, owner)?,
             None => console::give_pipes_to(owner)?,
         }
-        let listener = process::apply_process_security(&self.security(self.procfs.as_ref()))?;
+        let listener = process::apply_process_security(&self.security())?;
         let program = Program::find(self.process, &listen_variables(self.listen_fds))?;
         hand_over_listener(channel, listener)?;
         wait_to_proceed(channel)?;
@@ -286,23 +300,23 @@ impl Exec<'_> {
     /// The namespaces of the init process as it is in them now, by its pidfd; the PID namespace last and for a second
     /// process, which alone is seen from inside.
     fn join(&mut self, channel: &Channel) -> Result<()> {
-        let what = || "join the namespaces of the container";
-        let others = self.namespaces & !PID;
-        if others != 0 {
-            clone::join(&self.init, others).context(what)?;
+        if self.namespaces != 0 {
+            // In one call, so that each is joined with the runtime's own rights: its user namespace may have none over a
+            // PID namespace that the container has joined itself.
+            clone::join(&self.init, self.namespaces).context(|| "join the namespaces of the container")?;
         }
         if let Some(root) = self.root.take() {
             nix::unistd::fchdir(&root)
                 .and_then(|()| nix::unistd::chroot("."))
                 .context(|| "enter the root")?;
         }
-        if others & USER != 0 {
+        if self.namespaces & USER != 0 {
+            if let Some(procfs) = &self.hosts_procfs {
+                self.may_set_groups = userns::may_set_groups(procfs)?;
+            }
             sys::set_ids(0, 0, None).context(|| "become root in the user namespace")?;
             prctl::set_dumpable(false).context(|| "stop being dumpable")?;
             die_with_parent()?;
-        }
-        if self.namespaces & PID != 0 {
-            clone::join(&self.init, PID).context(what)?;
         }
         let kept = [
             self.console.as_ref().map(AsRawFd::as_raw_fd),
@@ -329,14 +343,14 @@ impl Exec<'_> {
         Ok(Some(pty.peer))
     }
 
-    fn security<'a>(&'a self, procfs: Option<&'a Procfs>) -> Security<'a> {
+    fn security(&self) -> Security<'_> {
         Security {
             process: self.process,
-            personality: self.spec.linux().as_ref().and_then(|linux| linux.personality().as_ref()),
+            linux: self.spec.linux().as_ref(),
             seccomp: self.filter,
             new_keyring: true,
-            procfs,
-            may_set_groups: true,
+            procfs: self.procfs.as_ref(),
+            may_set_groups: self.may_set_groups,
         }
     }
 }

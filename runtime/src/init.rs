@@ -32,7 +32,7 @@ use crate::sys::fd::{close_all_but, mark_cloexec_from, set_inheritable_range};
 use crate::sys::path::{mkdir_all_in_root, open_in_root};
 use crate::sys::procfs::Procfs;
 use crate::sys::{process as sys, seccomp};
-use crate::{sysctl, timens};
+use crate::{sysctl, timens, userns};
 
 /// All that the init process has of the runtime.
 #[derive(Debug)]
@@ -57,6 +57,10 @@ pub struct Init<'a> {
     pub console: Option<OwnedFd>,
     /// A procfs of the runtime's own namespaces, where something is to be written to one.
     pub procfs: Option<Procfs>,
+    /// The runtime's procfs as it is mounted, where a user namespace is joined.
+    pub hosts_procfs: Option<Procfs>,
+    /// Whether setgroups(2) is allowed; of a user namespace that is joined, known once it is.
+    pub may_set_groups: bool,
     /// A session keyring of its own.
     pub new_keyring: bool,
     /// How many descriptors from 3 on the program gets.
@@ -119,6 +123,7 @@ impl Init<'_> {
         die_with_parent()?;
         nix::unistd::setsid().context(|| "make a session")?;
         cgroup.enter_self()?;
+        process::reset_affinity();
         self.enter_namespaces(channel)?;
         if self.plan.namespaces.is_new(NETWORK) {
             bring_loopback_up()?;
@@ -135,16 +140,25 @@ impl Init<'_> {
     }
 
     /// Joins what exists and makes what the clone could not make, in the order that the plan's stages ask for.
-    fn enter_namespaces(&self, channel: &Channel) -> Result<()> {
-        let namespaces = &self.plan.namespaces;
+    fn enter_namespaces(&mut self, channel: &Channel) -> Result<()> {
+        let plan = self.plan;
+        let namespaces = &plan.namespaces;
         for namespace in self.namespaces.iter().filter(|namespace| namespace.kind != PID) {
             namespace.join()?;
         }
         if namespaces.joins(USER) {
+            if let Some(procfs) = &self.hosts_procfs {
+                self.may_set_groups = userns::may_set_groups(procfs)?;
+            }
             self.become_root_of_namespace()?;
         }
         if let Some(Fork::BeforeRootfs(kinds)) = self.plan.stages.fork {
             go_on_as_sibling(channel, kinds)?;
+        }
+        if self.plan.stages.unshare_user {
+            // Only a child will be in the PID namespace: none of its members sees this process (row C5).
+            self.join_pid_namespace()?;
+            clone::unshare(USER).context(|| "make a user namespace")?;
         }
         if namespaces.is_new(TIME) {
             timens::unshare()?;
@@ -174,7 +188,7 @@ impl Init<'_> {
     /// Root of the user namespace, and not to be looked into by those who are in it already (row C4): a change of ids
     /// may have made the process dumpable.
     fn become_root_of_namespace(&self) -> Result<()> {
-        let groups = self.plan.may_set_groups.then_some(&[][..]);
+        let groups = self.may_set_groups.then_some(&[][..]);
         sys::set_ids(0, 0, groups).context(|| "become root in the user namespace")?;
         prctl::set_dumpable(false).context(|| "stop being dumpable")?;
         die_with_parent()
@@ -200,7 +214,10 @@ impl Init<'_> {
         }
         rootfs.pivot()?;
         if self.plan.stages.fork == Some(Fork::AfterPivot) {
-            self.join_pid_namespace(channel)?;
+            if !self.plan.stages.unshare_user {
+                self.join_pid_namespace()?;
+            }
+            go_on_as_sibling(channel, 0)?;
         }
         let terminal = self.make_terminal(&rootfs)?;
         make_working_directory(&rootfs, self.process.cwd())?;
@@ -212,11 +229,9 @@ impl Init<'_> {
         Ok(terminal)
     }
 
-    fn join_pid_namespace(&self, channel: &Channel) -> Result<()> {
-        for namespace in self.namespaces.iter().filter(|namespace| namespace.kind == PID) {
-            namespace.join()?;
-        }
-        go_on_as_sibling(channel, 0)
+    fn join_pid_namespace(&self) -> Result<()> {
+        let mut namespaces = self.namespaces.iter();
+        namespaces.find(|namespace| namespace.kind == PID).map_or(Ok(()), OpenNamespace::join)
     }
 
     /// The terminal comes from the container's own devpts; its master goes to the manager or to our foreground half.
@@ -246,9 +261,18 @@ impl Init<'_> {
             Some(peer) => console::take_terminal(peer, Uid::from_raw(self.process.user().uid()))?,
             None => console::give_pipes_to(Uid::from_raw(self.process.user().uid()))?,
         }
-        let procfs = self.procfs.as_ref();
-        let security = self.plan.security(self.spec, self.process, procfs, self.new_keyring);
-        process::apply_process_security(&security)
+        process::apply_process_security(&self.security())
+    }
+
+    fn security(&self) -> Security<'_> {
+        Security {
+            process: self.process,
+            linux: self.spec.linux().as_ref(),
+            seccomp: self.plan.seccomp.as_ref(),
+            new_keyring: self.new_keyring,
+            procfs: self.procfs.as_ref(),
+            may_set_groups: self.may_set_groups,
+        }
     }
 
     /// startContainer hooks, then the program; returns only to say what failed.
@@ -262,8 +286,7 @@ impl Init<'_> {
                 return error;
             }
         }
-        let security = self.plan.security(self.spec, self.process, None, false);
-        leave(&security, self.handed_on, program, || tell(&Message::Executing))
+        leave(&self.security(), self.handed_on, program, || tell(&Message::Executing))
     }
 
     /// In the container's PID namespace, where these hooks run, the init process has the number that it sees.

@@ -5,15 +5,13 @@
 
 use std::path::PathBuf;
 
-use oci_spec::runtime::{Process, Spec};
+use oci_spec::runtime::Spec;
 
 use crate::cgroup::CgroupPaths;
 use crate::error::{Error, Result};
 use crate::namespaces::{IPC, MOUNT, NETWORK, NamespacePlan, PID, TIME, USER, UTS};
-use crate::process::Security;
 use crate::rootfs::{self, RootfsPlan};
 use crate::security::seccomp::{self, Filter};
-use crate::sys::procfs::Procfs;
 use crate::sysctl::{self, Sysctl};
 use crate::timens;
 use crate::userns::IdMaps;
@@ -55,6 +53,9 @@ pub struct Stages {
     /// `CLONE_NEW*` bits that the init process unshares once its user namespace is there, in place of the clone: what is
     /// made then belongs to that user namespace and has owners who are mapped in it.
     pub unshare: u64,
+    /// The init process makes the user namespace by unshare(2), after setns(2) to an existing PID namespace, to which it
+    /// has no right afterwards.
+    pub unshare_user: bool,
 }
 
 /// When a second process is forked.
@@ -74,22 +75,24 @@ impl Stages {
     /// Decides the steps.
     pub fn new(namespaces: &NamespacePlan) -> Self {
         let cloned = namespaces.new & CLONED;
-        let joins_any_but = |kinds: u64| namespaces.joins.iter().any(|join| join.kind & kinds == 0);
         let new_pid = namespaces.new & PID;
         let after_pivot = namespaces.joins(PID).then_some(Fork::AfterPivot);
+        let later = Self { first_clone: 0, fork: after_pivot, unshare: cloned & !PID, unshare_user: false };
         if namespaces.is_new(USER) {
             let with_user = USER | new_pid;
-            let unshare = cloned & !PID;
-            if joins_any_but(PID) {
-                return Self { first_clone: 0, fork: Some(Fork::BeforeRootfs(with_user)), unshare };
+            if namespaces.joins(PID) {
+                return Self { unshare_user: true, ..later };
             }
-            return Self { first_clone: with_user, fork: after_pivot, unshare };
+            if namespaces.joins.is_empty() {
+                return Self { first_clone: with_user, ..later };
+            }
+            return Self { fork: Some(Fork::BeforeRootfs(with_user)), ..later };
         }
         if namespaces.joins(USER) {
             let fork = (new_pid != 0).then_some(Fork::BeforeRootfs(new_pid)).or(after_pivot);
-            return Self { first_clone: 0, fork, unshare: cloned & !PID };
+            return Self { fork, ..later };
         }
-        Self { first_clone: cloned, fork: after_pivot, unshare: 0 }
+        Self { first_clone: cloned, unshare: 0, ..later }
     }
 }
 
@@ -109,10 +112,11 @@ impl Plan {
             ));
         }
         let stages = Stages::new(&namespaces);
-        if stages.fork.is_some_and(|fork| fork != Fork::AfterPivot) && namespaces.joins(PID) {
+        let hooks = spec.hooks().as_ref().and_then(|hooks| hooks.create_container().as_deref());
+        if stages.unshare_user && hooks.is_some_and(|hooks| !hooks.is_empty()) {
+            // They would run in that PID namespace, with the host's root for its members to see (row C5).
             return Err(Error::new(
-                "/linux/namespaces: a PID namespace cannot be joined by path together with a new user namespace \
-                 and other joined namespaces",
+                "/hooks/createContainer: cannot run where a PID namespace is joined and a user namespace is new",
             ));
         }
         let offsets = linux.and_then(|linux| linux.time_offsets().as_ref());
@@ -134,24 +138,6 @@ impl Plan {
             namespaces,
             id_maps,
         })
-    }
-
-    /// What the init process, or an exec process with another `process`, gets.
-    pub fn security<'a>(
-        &'a self,
-        spec: &'a Spec,
-        process: &'a Process,
-        procfs: Option<&'a Procfs>,
-        new_keyring: bool,
-    ) -> Security<'a> {
-        Security {
-            process,
-            personality: spec.linux().as_ref().and_then(|linux| linux.personality().as_ref()),
-            seccomp: self.seccomp.as_ref(),
-            new_keyring,
-            procfs,
-            may_set_groups: self.may_set_groups,
-        }
     }
 
     /// What the specification wants ignored, and its user told.
@@ -193,20 +179,31 @@ mod tests {
     #[test]
     fn one_clone_in_the_common_case() {
         let common = stages(PID | NETWORK | IPC | UTS | MOUNT | CGROUP | TIME, &[]);
-        assert_eq!(common, Stages { first_clone: PID | NETWORK | IPC | UTS | MOUNT, fork: None, unshare: 0 });
+        assert_eq!(
+            common,
+            Stages {
+                first_clone: PID | NETWORK | IPC | UTS | MOUNT,
+                fork: None,
+                unshare: 0,
+                unshare_user: false
+            }
+        );
         let pod = stages(PID | MOUNT | CGROUP, &[NETWORK, IPC, UTS]);
-        assert_eq!(pod, Stages { first_clone: PID | MOUNT, fork: None, unshare: 0 });
+        assert_eq!(pod, Stages { first_clone: PID | MOUNT, fork: None, unshare: 0, unshare_user: false });
     }
 
     #[test]
     fn a_new_user_namespace_owns_what_is_made_after_its_maps() {
         let user = stages(USER | PID | NETWORK | MOUNT, &[]);
-        assert_eq!(user, Stages { first_clone: USER | PID, fork: None, unshare: NETWORK | MOUNT });
+        let by_hand = |first_clone, fork, unshare| Stages { first_clone, fork, unshare, unshare_user: false };
+        assert_eq!(user, by_hand(USER | PID, None, NETWORK | MOUNT));
         let with_hosts_network = stages(USER | PID | MOUNT, &[NETWORK]);
         let fork = Some(Fork::BeforeRootfs(USER | PID));
-        assert_eq!(with_hosts_network, Stages { first_clone: 0, fork, unshare: MOUNT });
+        assert_eq!(with_hosts_network, by_hand(0, fork, MOUNT));
         let joined = stages(PID | MOUNT, &[USER, NETWORK]);
-        assert_eq!(joined, Stages { first_clone: 0, fork: Some(Fork::BeforeRootfs(PID)), unshare: MOUNT });
+        assert_eq!(joined, by_hand(0, Some(Fork::BeforeRootfs(PID)), MOUNT));
+        let joined_pid = stages(USER | MOUNT, &[PID, NETWORK]);
+        assert_eq!(joined_pid, Stages { unshare_user: true, ..by_hand(0, Some(Fork::AfterPivot), MOUNT) });
     }
 
     /// security.md C5: an existing PID namespace is joined after pivot.

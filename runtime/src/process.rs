@@ -5,7 +5,7 @@
 //! 1. session keyring
 //! 2. AppArmor and SELinux labels, while the process may still write its attributes
 //! 3. no_new_privs
-//! 4. scheduler, I/O priority, personality
+//! 4. scheduler, I/O priority, personality, memory policy
 //! 5. seccomp, where no_new_privs is not asked for: loading then takes CAP_SYS_ADMIN
 //! 6. working directory, first try: with the rights of root in the container
 //! 7. bounding set, groups, gid, uid
@@ -29,8 +29,9 @@ use nix::sys::signal::Signal;
 use nix::sys::stat::{Mode, SFlag};
 use nix::unistd::Pid;
 use oci_spec::runtime::{
-    IOPriorityClass, LinuxIOPriority, LinuxPersonality, LinuxPersonalityDomain, LinuxSchedulerFlag,
-    LinuxSchedulerPolicy, PosixRlimit, PosixRlimitType, Process, Scheduler,
+    IOPriorityClass, Linux, LinuxIOPriority, LinuxMemoryPolicy, LinuxPersonality, LinuxPersonalityDomain,
+    LinuxSchedulerFlag, LinuxSchedulerPolicy, MemoryPolicyFlagType, MemoryPolicyModeType, PosixRlimit,
+    PosixRlimitType, Process, Scheduler,
 };
 
 use crate::diagnose;
@@ -54,8 +55,8 @@ const PASSWD_LIMIT: usize = 1 << 20;
 pub struct Security<'a> {
     /// The `process` object.
     pub process: &'a Process,
-    /// `/linux/personality`.
-    pub personality: Option<&'a LinuxPersonality>,
+    /// `/linux`, for personality and memory policy.
+    pub linux: Option<&'a Linux>,
     /// The compiled `/linux/seccomp`.
     pub seccomp: Option<&'a Filter>,
     /// A session keyring of its own (not with `--no-new-keyring`).
@@ -95,7 +96,11 @@ pub fn apply_process_security(security: &Security<'_>) -> Result<Option<OwnedFd>
         prctl::set_no_new_privs().context(|| "set no_new_privs")?;
     }
     set_scheduling(process)?;
-    sys::set_personality(personality_bits(security.personality)?).context(|| "set the personality")?;
+    let personality = security.linux.and_then(|linux| linux.personality().as_ref());
+    sys::set_personality(personality_bits(personality)?).context(|| "set the personality")?;
+    if let Some(policy) = security.linux.and_then(|linux| linux.memory_policy().as_ref()) {
+        set_memory_policy(policy)?;
+    }
     let mut listener = None;
     if let Some(filter) = security.seccomp.filter(|_| !security.no_new_privileges()) {
         listener = seccomp::load(&filter.program, filter.flags).context(|| "load the seccomp filter")?;
@@ -243,25 +248,71 @@ fn personality_bits(personality: Option<&LinuxPersonality>) -> Result<u32> {
 /// # Errors
 /// Text that is no such list; CPUs of which none is there.
 pub fn set_affinity(list: &str) -> Result<()> {
-    let mask = cpu_mask(list).ok_or_else(|| {
+    let mask = list_mask(list).ok_or_else(|| {
         Error::new(format!("/process/execCPUAffinity: {list:?}: must be a list of CPUs like 0-3,7"))
     })?;
     sys::set_cpu_affinity(&mask).context(|| format!("/process/execCPUAffinity: run on CPUs {list:?}"))
 }
 
-/// The bits of a list of CPUs, 64 an element. CPUs above 8191 (`NR_CPUS` at its highest) are none.
-fn cpu_mask(list: &str) -> Option<Vec<u64>> {
-    const HIGHEST: usize = 8191;
+/// Lets this process run on every CPU that its cgroup has: where the caller of skeg was bound to some, the container is
+/// not. The kernel takes the CPUs of the mask that are there and in the cpuset; a host that forbids it keeps what it has.
+pub fn reset_affinity() {
+    let _ = sys::set_cpu_affinity(&[u64::MAX; (HIGHEST_NUMBER + 1) / 64]);
+}
+
+/// The memory policy of this process and of the program that it executes (config-linux.md, memoryPolicy).
+fn set_memory_policy(policy: &LinuxMemoryPolicy) -> Result<()> {
+    let (mode, nodes) = memory_policy(policy)?;
+    sys::set_memory_policy(mode, &nodes).context(|| {
+        format!(
+            "/linux/memoryPolicy: set {} for nodes {:?}",
+            policy.mode(),
+            policy.nodes().as_deref().unwrap_or_default()
+        )
+    })
+}
+
+/// Mode with flags and node mask for set_mempolicy(2) (`linux/mempolicy.h`).
+fn memory_policy(policy: &LinuxMemoryPolicy) -> Result<(i32, Vec<u64>)> {
+    let mode = match policy.mode() {
+        MemoryPolicyModeType::MpolDefault => 0,
+        MemoryPolicyModeType::MpolPreferred => 1,
+        MemoryPolicyModeType::MpolBind => 2,
+        MemoryPolicyModeType::MpolInterleave => 3,
+        MemoryPolicyModeType::MpolLocal => 4,
+        MemoryPolicyModeType::MpolPreferredMany => 5,
+        MemoryPolicyModeType::MpolWeightedInterleave => 6,
+    };
+    let flags = policy.flags().iter().flatten().fold(0, |all, flag| {
+        all | match flag {
+            MemoryPolicyFlagType::MpolFStaticNodes => 1 << 15,
+            MemoryPolicyFlagType::MpolFRelativeNodes => 1 << 14,
+            MemoryPolicyFlagType::MpolFNumaBalancing => 1 << 13,
+        }
+    });
+    let list = policy.nodes().as_deref().unwrap_or_default();
+    let nodes = if list.is_empty() { Some(Vec::new()) } else { list_mask(list) };
+    let nodes = nodes.ok_or_else(|| {
+        Error::new(format!("/linux/memoryPolicy/nodes: {list:?}: must be a list of nodes like 0-3,7"))
+    })?;
+    Ok((mode | flags, nodes))
+}
+
+/// The highest number of a CPU or a memory node: `NR_CPUS` is 8192 at its highest, `MAX_NUMNODES` 1024.
+const HIGHEST_NUMBER: usize = 8191;
+
+/// The bits of a list of CPUs or memory nodes, 64 an element.
+fn list_mask(list: &str) -> Option<Vec<u64>> {
     let mut mask = Vec::new();
     for part in list.split(',') {
         let (first, last) = part.split_once('-').unwrap_or((part, part));
         let (first, last): (usize, usize) = (first.trim().parse().ok()?, last.trim().parse().ok()?);
-        if first > last || last > HIGHEST {
+        if first > last || last > HIGHEST_NUMBER {
             return None;
         }
         mask.resize(mask.len().max(last / 64 + 1), 0_u64);
-        for cpu in first..=last {
-            *mask.get_mut(cpu / 64)? |= 1 << (cpu % 64);
+        for number in first..=last {
+            *mask.get_mut(number / 64)? |= 1 << (number % 64);
         }
     }
     Some(mask)
@@ -438,10 +489,10 @@ mod tests {
 
     #[test]
     fn cpu_lists_are_ranges_and_numbers() {
-        assert_eq!(cpu_mask("0-3,7"), Some(vec![0b1000_1111]));
-        assert_eq!(cpu_mask("64"), Some(vec![0, 1]));
+        assert_eq!(list_mask("0-3,7"), Some(vec![0b1000_1111]));
+        assert_eq!(list_mask("64"), Some(vec![0, 1]));
         for bad in ["", "a", "3-1", "-1", "1,,2", "8192", "0-99999999999"] {
-            assert_eq!(cpu_mask(bad), None, "{bad:?}");
+            assert_eq!(list_mask(bad), None, "{bad:?}");
         }
     }
 

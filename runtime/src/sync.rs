@@ -14,6 +14,7 @@
 //! | runtime | `HooksDone` | they have run |
 //! | init | `SeccompListener` | the number of the listener for the profile's agent, which the runtime takes by pidfd |
 //! | runtime | `ListenerSent` | it has been handed on |
+//! | helper | `Mounted` | a mount of another PID namespace comes with this message ([`crate::rootfs::joined_proc`]) |
 //! | init | `Ready` | everything is set but the limits; it waits |
 //! | runtime | `Proceed` | recorded, limits are set: to the gate, or (run, exec) straight to execve |
 //! | init | `Executing` | the next call is execve: an end of file from here on means success |
@@ -29,7 +30,7 @@ use crate::error::{Context as _, Error, Result};
 use crate::sys::fd::write_all;
 
 /// The longest message: an error text is cut to fit.
-const MESSAGE_LIMIT: usize = 4096;
+pub const MESSAGE_LIMIT: usize = 4096;
 
 /// One message; the tag is its first byte.
 #[derive(Debug)]
@@ -50,6 +51,8 @@ pub enum Message {
     SeccompListener(RawFd),
     /// The seccomp listener has been handed on.
     ListenerSent,
+    /// The mount comes with it.
+    Mounted,
     /// Everything is set but the limits.
     Ready,
     /// On to the gate or to execve.
@@ -132,6 +135,7 @@ mod tag {
     pub const HOOKS_DONE: u8 = b'h';
     pub const SECCOMP_LISTENER: u8 = b's';
     pub const LISTENER_SENT: u8 = b'l';
+    pub const MOUNTED: u8 = b'M';
     pub const READY: u8 = b'R';
     pub const PROCEED: u8 = b'P';
     pub const EXECUTING: u8 = b'X';
@@ -149,6 +153,7 @@ pub fn encode(message: &Message) -> Vec<u8> {
         Message::HooksDone => vec![tag::HOOKS_DONE],
         Message::SeccompListener(fd) => [&[tag::SECCOMP_LISTENER][..], &fd.to_ne_bytes()].concat(),
         Message::ListenerSent => vec![tag::LISTENER_SENT],
+        Message::Mounted => vec![tag::MOUNTED],
         Message::Ready => vec![tag::READY],
         Message::Proceed => vec![tag::PROCEED],
         Message::Executing => vec![tag::EXECUTING],
@@ -178,6 +183,7 @@ pub fn decode(bytes: &[u8]) -> Option<Message> {
         tag::HOOKS_DONE => Some(Message::HooksDone),
         tag::SECCOMP_LISTENER => number(rest).map(Message::SeccompListener),
         tag::LISTENER_SENT => Some(Message::ListenerSent),
+        tag::MOUNTED => Some(Message::Mounted),
         tag::READY => Some(Message::Ready),
         tag::PROCEED => Some(Message::Proceed),
         tag::EXECUTING => Some(Message::Executing),

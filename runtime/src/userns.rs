@@ -75,6 +75,17 @@ impl IdMaps {
     }
 }
 
+/// Whether setgroups(2) is allowed in the user namespace that this process has joined (user_namespaces(7)). `procfs` is
+/// that of the PID namespace that it is in.
+///
+/// # Errors
+/// What reading `/proc/self/setgroups` said.
+pub fn may_set_groups(procfs: &Procfs) -> Result<bool> {
+    let text =
+        procfs.read_self("setgroups").context(|| "read whether the user namespace allows setgroups")?;
+    Ok(text.trim_ascii() != b"deny")
+}
+
 /// A user namespace for an id-mapped mount: the one that the container joins, or a new one with the mapping, which lives
 /// as long as the descriptor.
 ///

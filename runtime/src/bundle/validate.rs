@@ -174,7 +174,6 @@ pub fn validate_process(process: &Process, pointer: &str) -> Result<()> {
     {
         return invalid(format_args!("{pointer}/ioPriority/priority"), io.priority(), "must be 0 to 7");
     }
-    not_supported(format_args!("{pointer}/execCPUAffinity"), process.exec_cpu_affinity().is_some())?;
     process.scheduler().as_ref().map_or(Ok(()), |scheduler| validate_scheduler(scheduler, pointer))
 }
 
@@ -391,7 +390,6 @@ fn validate_linux(linux: &Linux, namespaces: &NamespacePlan) -> Result<()> {
     intel_rdt(linux)?;
     net_devices(linux, namespaces)?;
     not_supported("/linux/intelRdt", linux.intel_rdt().is_some())?;
-    not_supported("/linux/memoryPolicy", linux.memory_policy().is_some())?;
     not_supported(
         "/linux/netDevices",
         linux.net_devices().as_ref().is_some_and(|devices| !devices.is_empty()),

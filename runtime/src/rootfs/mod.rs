@@ -31,6 +31,7 @@
 
 pub mod copyup;
 pub mod devices;
+pub mod joined_proc;
 pub mod mask;
 pub mod mounts;
 pub mod options;

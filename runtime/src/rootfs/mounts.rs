@@ -70,6 +70,10 @@ impl<'a> Rootfs<'a> {
 
     fn mount_one(&mut self, mount: &PlannedMount, source: Source) -> Result<()> {
         match (&mount.kind, source) {
+            (Kind::FileSystem { .. }, Source::Tree { mount: tree, .. }) => {
+                let target = self.target_without_links(&mount.destination)?;
+                self.attach_at(&mount.destination, tree, &target)
+            }
             (Kind::FileSystem { fs_type, source }, _) => {
                 self.mount_file_system(mount, fs_type, source.as_deref())
             }
@@ -99,40 +103,11 @@ impl<'a> Rootfs<'a> {
             "proc" | "sysfs" => self.target_without_links(&mount.destination)?,
             _ => self.target(&mount.destination, true)?,
         };
-        let attributes = options.top.merged(&options.tree).set();
         // Mount points and device nodes have yet to be made in these, so that read-only waits until the end.
         let delayed =
             options.is_read_only() && (is_tmpfs || mount.destination == Path::new(super::devices::DEV));
-        let context = FsContext::open(fs_type).map_err(|errno| unknown_type(fs_type, errno))?;
-        if let Some(source) = source {
-            set_parameter(&context, "source", Some(source))?;
-        }
-        for name in &options.superblock {
-            set_parameter(&context, name, None)?;
-        }
-        // The superblock too, without which a read-only block device could not be mounted. Not for cgroup2, whose
-        // superblock is the host's.
-        if options.is_read_only() && !delayed && fs_type != "cgroup2" {
-            set_parameter(&context, "ro", None)?;
-        }
-        if let Some(label) = &self.plan.label
-            && !matches!(fs_type, "proc" | "sysfs" | "cgroup2")
-        {
-            set_parameter(&context, "context", Some(label))?;
-        }
-        if let Some(mode) = mode {
-            set_parameter(&context, "mode", Some(&mode))?;
-        }
-        if fs_type == "overlay" {
-            set_overlay_parameters(&context, options)?;
-        } else {
-            for (key, value) in &options.parameters {
-                set_parameter(&context, key, value.as_deref())?;
-            }
-        }
-        let now = if delayed { attributes & !attr::RDONLY } else { attributes };
-        let tree = create(&context, now)?;
-        set_propagation(&tree, options)?;
+        let kind = (fs_type, source);
+        let tree = new_file_system(mount, kind, delayed, self.plan.label.as_deref(), mode.as_deref())?;
         if options.copy_up && is_tmpfs {
             copyup::copy(&target, &tree)?;
         }
@@ -319,6 +294,50 @@ fn is_directory_fd(fd: &OwnedFd) -> Result<bool> {
 
 fn clone_fd(fd: &OwnedFd) -> Result<OwnedFd> {
     crate::sys::fd::duplicate(fd, 3).context(|| "duplicate a descriptor")
+}
+
+/// A new, detached instance of the file system `kind` (type and source) with the options of `mount`; writable for now
+/// where `delayed`. `label` is its SELinux context, `mode` that of its root directory.
+pub(super) fn new_file_system(
+    mount: &PlannedMount,
+    (fs_type, source): (&str, Option<&str>),
+    delayed: bool,
+    label: Option<&str>,
+    mode: Option<&str>,
+) -> Result<OwnedFd> {
+    let options = &mount.options;
+    let attributes = options.top.merged(&options.tree).set();
+    let context = FsContext::open(fs_type).map_err(|errno| unknown_type(fs_type, errno))?;
+    if let Some(source) = source {
+        set_parameter(&context, "source", Some(source))?;
+    }
+    for name in &options.superblock {
+        set_parameter(&context, name, None)?;
+    }
+    // The superblock too, without which a read-only block device could not be mounted. Not for cgroup2, whose
+    // superblock is the host's.
+    if options.is_read_only() && !delayed && fs_type != "cgroup2" {
+        set_parameter(&context, "ro", None)?;
+    }
+    if let Some(label) = label
+        && !matches!(fs_type, "proc" | "sysfs" | "cgroup2")
+    {
+        set_parameter(&context, "context", Some(label))?;
+    }
+    if let Some(mode) = mode {
+        set_parameter(&context, "mode", Some(mode))?;
+    }
+    if fs_type == "overlay" {
+        set_overlay_parameters(&context, options)?;
+    } else {
+        for (key, value) in &options.parameters {
+            set_parameter(&context, key, value.as_deref())?;
+        }
+    }
+    let now = if delayed { attributes & !attr::RDONLY } else { attributes };
+    let tree = create(&context, now)?;
+    set_propagation(&tree, options)?;
+    Ok(tree)
 }
 
 fn new_cgroup_v1(selector: &str, attributes: u64) -> Result<OwnedFd> {

@@ -219,6 +219,20 @@ pub fn set_cpu_affinity(mask: &[u64]) -> nix::Result<()> {
         .map(drop)
 }
 
+/// set_mempolicy(2) for this thread: `mode` with its flags, and the memory nodes whose bits are set in `nodes`, 64 an
+/// element, node 0 in the lowest bit.
+///
+/// # Errors
+/// `EINVAL` for a mode that does not go with the nodes or flags, or nodes of which none is allowed; `ENOSYS` where the
+/// kernel has no NUMA support.
+pub fn set_memory_policy(mode: c_int, nodes: &[u64]) -> nix::Result<()> {
+    // One more than the number of bits: the kernel takes one off (mm/mempolicy.c, get_nodes).
+    let count = if nodes.is_empty() { 0 } else { nodes.len() * 64 + 1 };
+    let mask = if nodes.is_empty() { std::ptr::null() } else { nodes.as_ptr() };
+    // SAFETY: the mask is null with a count of 0, or has that many bits and outlives the call.
+    Errno::result(unsafe { libc::syscall(libc::SYS_set_mempolicy, mode, mask, count) }).map(drop)
+}
+
 /// setgroups(2), setresgid(2) and setresuid(2), in the order in which each is still allowed.
 ///
 /// # Errors
