@@ -1,0 +1,652 @@
+//! A container: how it is made, what is done to it, how its end is told.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use serde::Deserialize;
+use skeg_proto::task::{CreateTaskRequest, ExecProcessRequest};
+use skeg_proto::types::{Any, Mount, ProcessInfo};
+use skeg_proto::{Message as _, MessageField, events as event};
+use tokio::sync::Mutex;
+use tokio::task::JoinHandle;
+
+use crate::error::{Code, Context as _, Error, Result};
+use crate::log;
+use crate::oom::OomWatch;
+use crate::options::Options;
+use crate::path;
+use crate::process::{Process, State};
+use crate::reap::{self, Exit, PidFd};
+use crate::record::{self, Init};
+use crate::rootfs;
+use crate::runtime::{Inputs, Runtime, anonymous_file, descriptor_path};
+use crate::service::Shim;
+use crate::stats::Cgroup;
+use crate::stdio::{self, Owner, Paths, Prepared};
+
+/// The longest config.json.
+const CONFIG_LIMIT: usize = 16 << 20;
+/// How long the processes that an init process leaves behind may take to be killed.
+const KILL_ALL_LIMIT: Duration = Duration::from_secs(2);
+
+/// What the shim itself needs of config.json.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct Config {
+    /// Annotations, for grouping.
+    pub annotations: HashMap<String, String>,
+    linux: Linux,
+    process: Labels,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Linux {
+    namespaces: Vec<Namespace>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Namespace {
+    #[serde(rename = "type")]
+    kind: String,
+    #[serde(default)]
+    path: String,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+struct Labels {
+    selinux_label: String,
+    apparmor_profile: String,
+}
+
+impl Config {
+    /// Reads the config.json of a bundle.
+    ///
+    /// # Errors
+    /// What reading or decoding failed with.
+    pub fn load(bundle: &OwnedFd) -> Result<Self> {
+        let json = path::read_in(bundle, "config.json", CONFIG_LIMIT).context(|| "read config.json")?;
+        serde_json::from_slice(&json).map_err(|error| Error::invalid(format!("config.json: {error}")))
+    }
+
+    /// Whether the end of the init process ends all others: it has a PID namespace of its own.
+    fn has_own_pid_namespace(&self) -> bool {
+        self.linux.namespaces.iter().any(|namespace| namespace.kind == "pid" && namespace.path.is_empty())
+    }
+
+    /// Whether a security module looks at the files that the container writes to.
+    fn has_label(&self) -> bool {
+        let profile = self.process.apparmor_profile.as_str();
+        !self.process.selinux_label.is_empty() || !(profile.is_empty() || profile == "unconfined")
+    }
+}
+
+/// A container that the runtime has made.
+pub struct Container {
+    /// Its id.
+    pub id: String,
+    /// Its bundle as the manager named it.
+    pub bundle: PathBuf,
+    /// Its init process.
+    pub init: Rc<Process>,
+    bundle_dir: OwnedFd,
+    shim: Rc<Shim>,
+    runtime: Runtime,
+    options: Options,
+    mounts: Vec<Mount>,
+    own_pid_namespace: bool,
+    execs: RefCell<HashMap<String, Rc<Process>>>,
+    /// Start, pause, resume, update and delete take turns; kill, exec and the rest do not wait for them.
+    turn: Mutex<()>,
+    deleted: Cell<bool>,
+    cgroup: Option<Rc<Cgroup>>,
+    oom: RefCell<Option<(Rc<OomWatch>, Option<JoinHandle<()>>)>>,
+}
+
+/// A process that a runtime call has left with us.
+struct Newborn {
+    pid: i32,
+    pidfd: PidFd,
+    streams: stdio::Streams,
+}
+
+impl Container {
+    /// Makes a container: mounts, streams, `runtime create`.
+    ///
+    /// # Errors
+    /// What failed; nothing of the container is left then.
+    pub async fn create(
+        shim: &Rc<Shim>,
+        request: &CreateTaskRequest,
+        deadline: Option<Instant>,
+    ) -> Result<Rc<Self>> {
+        if !request.checkpoint.is_empty() {
+            return Err(Error::new(Code::Unimplemented, "restore from a checkpoint is not supported"));
+        }
+        let bundle = path::check_absolute("bundle", &request.bundle)?;
+        let bundle_dir = path::open_dir(&bundle).context(|| format!("open bundle {}", bundle.display()))?;
+        let config = Config::load(&bundle_dir)?;
+        let options = Options::from_any(request.options.as_ref())?;
+        let runtime = Runtime::new(&options, &shim.namespace, shim.debug, &shim.reaper)?;
+        record::write_options(&bundle_dir, &options)?;
+        let paths = Paths {
+            stdin: request.stdin.clone(),
+            stdout: request.stdout.clone(),
+            stderr: request.stderr.clone(),
+            terminal: request.terminal,
+        };
+        let init = Rc::new(Process::new("", paths, Vec::new()));
+        let mut container = Self {
+            id: request.id.clone(),
+            bundle,
+            init,
+            bundle_dir,
+            shim: Rc::clone(shim),
+            runtime,
+            options,
+            mounts: request.rootfs.clone(),
+            own_pid_namespace: config.has_own_pid_namespace(),
+            execs: RefCell::default(),
+            turn: Mutex::new(()),
+            deleted: Cell::new(false),
+            cgroup: None,
+            oom: RefCell::new(None),
+        };
+        let newborn = match container.create_init(!config.has_label(), deadline).await {
+            Ok(newborn) => newborn,
+            Err(error) => {
+                container.abandon().await;
+                return Err(error);
+            }
+        };
+        match Cgroup::of(newborn.pid) {
+            Ok(cgroup) => container.cgroup = cgroup.map(Rc::new),
+            Err(error) => log::warn(format_args!("container {}: {error}", container.id)),
+        }
+        if let Err(error) = Init::alive(newborn.pid).write(&container.bundle_dir) {
+            log::error(format_args!("container {}: {error}", container.id));
+        }
+        let container = Rc::new(container);
+        container.watch_oom();
+        container.init.made(newborn.pid, Rc::clone(&newborn.pidfd), newborn.streams, State::Created);
+        container.watch(&container.init, newborn.pid, newborn.pidfd);
+        Ok(container)
+    }
+
+    async fn create_init(&self, direct: bool, deadline: Option<Instant>) -> Result<Newborn> {
+        rootfs::mount(&self.bundle_dir, &self.mounts)?;
+        let prepared = stdio::open(&self.init.paths, &self.owner(direct)).await?;
+        let pid_file = path::child(&self.bundle, "init.pid");
+        let mut command: Vec<&std::ffi::OsStr> = vec!["create".as_ref(), "--bundle".as_ref()];
+        command.extend([self.bundle.as_os_str(), "--pid-file".as_ref(), pid_file.as_os_str()]);
+        if let Some(socket) = prepared.console_socket() {
+            command.extend(["--console-socket".as_ref(), socket.as_os_str()]);
+        }
+        if self.options.no_pivot_root {
+            command.push("--no-pivot".as_ref());
+        }
+        if self.options.no_new_keyring {
+            command.push("--no-new-keyring".as_ref());
+        }
+        let command: Vec<_> = command.into_iter().map(std::ffi::OsStr::to_owned).collect();
+        self.give_birth(command, prepared, "init.pid", None, deadline)
+            .await
+            .context(|| "OCI runtime create failed")
+    }
+
+    /// Runs a command that makes a process, and takes charge of the process.
+    async fn give_birth(
+        &self,
+        mut command: Vec<std::ffi::OsString>,
+        prepared: Prepared,
+        pid_file: &str,
+        kept: Option<&OwnedFd>,
+        deadline: Option<Instant>,
+    ) -> Result<Newborn> {
+        command.push(self.id.clone().into());
+        let _birth = self.shim.reaper.birth();
+        let kept = kept.map(std::os::fd::AsFd::as_fd);
+        let inputs = Inputs { stdio: prepared.child(), stdin: None, kept, deadline };
+        self.runtime.call(&command, inputs).await?;
+        let streams = prepared.begin()?;
+        let text = path::read_in(&self.bundle_dir, pid_file, 64).context(|| format!("read {pid_file}"))?;
+        let pid = std::str::from_utf8(&text).ok().and_then(|text| text.trim().parse().ok());
+        let pid: i32 = pid.ok_or_else(|| Error::other(format!("{pid_file}: not a pid")))?;
+        // From here on its pid cannot become another's: the zombie would be ours.
+        if !reap::is_child(pid) {
+            return Err(Error::other(format!("process {pid} is not a child of the shim")));
+        }
+        let pidfd = crate::sys::pidfd_open(pid).context(|| format!("pidfd_open {pid}"))?;
+        self.shim.reaper.know(pid);
+        Ok(Newborn { pid, pidfd: Rc::new(pidfd), streams })
+    }
+
+    fn owner(&self, direct: bool) -> Owner<'_> {
+        Owner {
+            namespace: &self.shim.namespace,
+            id: &self.id,
+            uid: self.options.io_uid,
+            gid: self.options.io_gid,
+            direct,
+            reaper: &self.shim.reaper,
+            socket_dir: &self.shim.socket_dir,
+        }
+    }
+
+    /// Takes away what a failed creation has left.
+    async fn abandon(&self) {
+        let _ = self.runtime.call(&["delete", "--force", &self.id], Inputs::default()).await;
+        if let Err(error) = rootfs::unmount(&self.bundle_dir, &self.mounts) {
+            log::error(format_args!("container {}: {error}", self.id));
+        }
+    }
+
+    fn watch_oom(self: &Rc<Self>) {
+        let Some(cgroup) = &self.cgroup else { return };
+        let watch = OomWatch::new(cgroup);
+        let weak = Rc::downgrade(self);
+        let tell = move || {
+            if let Some(container) = weak.upgrade() {
+                container.tell_oom();
+            }
+        };
+        let task = match watch.watch(tell) {
+            Ok(task) => Some(task),
+            Err(error) => {
+                log::warn(format_args!("container {}: no OOM events: {error}", self.id));
+                None
+            }
+        };
+        self.oom.replace(Some((watch, task)));
+    }
+
+    fn tell_oom(&self) {
+        let oom = event::TaskOOM { container_id: self.id.clone(), ..Default::default() };
+        self.shim.events.publish("/tasks/oom", "TaskOOM", &oom);
+    }
+
+    /// Tells the end of a process once it has come, and once its start has been told.
+    fn watch(self: &Rc<Self>, process: &Rc<Process>, pid: i32, pidfd: PidFd) {
+        let (container, process) = (Rc::clone(self), Rc::clone(process));
+        tokio::task::spawn_local(async move {
+            let exit = container.shim.reaper.wait(pid, &*pidfd).await.unwrap_or_else(|error| {
+                log::error(format_args!("container {}: {error}", container.id));
+                Exit::now(255)
+            });
+            if process.exec_id.is_empty() {
+                container.init_ended(pid, exit).await;
+            }
+            let _starting = process.starting.lock().await;
+            process.end(exit);
+            let id = if process.exec_id.is_empty() { &container.id } else { &process.exec_id };
+            let told = event::TaskExit {
+                container_id: container.id.clone(),
+                id: id.clone(),
+                pid: process.pid(),
+                exit_status: exit.status,
+                exited_at: MessageField::some(exit.timestamp()),
+                ..Default::default()
+            };
+            container.shim.events.publish("/tasks/exit", "TaskExit", &told);
+        });
+    }
+
+    /// What comes between the end of the init process and its telling: the record on disk, what it left behind in a PID
+    /// namespace that is not its own, the reason.
+    async fn init_ended(&self, pid: i32, exit: Exit) {
+        if let Err(error) = Init::Ended(pid, exit).write(&self.bundle_dir) {
+            log::error(format_args!("container {}: {error}", self.id));
+        }
+        if !self.own_pid_namespace {
+            let deadline = Some(Instant::now() + KILL_ALL_LIMIT);
+            let inputs = Inputs { deadline, ..Inputs::default() };
+            let _ = self.runtime.call(&["kill", "--all", &self.id, "9"], inputs).await;
+        }
+        let oom = self.oom.borrow_mut().take();
+        if let Some((watch, task)) = oom {
+            if let Some(task) = task {
+                task.abort();
+            }
+            if watch.take() {
+                self.tell_oom();
+            }
+        }
+    }
+
+    /// The init process, or an exec.
+    ///
+    /// # Errors
+    /// `NotFound`.
+    pub fn process(&self, exec_id: &str) -> Result<Rc<Process>> {
+        if exec_id.is_empty() {
+            return Ok(Rc::clone(&self.init));
+        }
+        let found = self.execs.borrow().get(exec_id).cloned();
+        found.ok_or_else(|| Error::new(Code::NotFound, format!("process {exec_id} does not exist")))
+    }
+
+    /// Starts the init process or an exec, and returns its pid.
+    ///
+    /// # Errors
+    /// `FailedPrecondition` where it is not in a state for that; what the runtime said.
+    pub async fn start(self: &Rc<Self>, exec_id: &str, deadline: Option<Instant>) -> Result<u32> {
+        let process = self.process(exec_id)?;
+        if !exec_id.is_empty() {
+            return self.start_exec(&process, deadline).await;
+        }
+        let _turn = self.turn.lock().await;
+        let _starting = process.starting.lock().await;
+        if process.state() != State::Created {
+            return Err(wrong_state("start", process.state()));
+        }
+        let inputs = Inputs { deadline, ..Inputs::default() };
+        self.runtime.call(&["start", &self.id], inputs).await.context(|| "OCI runtime start failed")?;
+        process.set_state(State::Running);
+        let pid = process.pid();
+        let started = event::TaskStart { container_id: self.id.clone(), pid, ..Default::default() };
+        self.shim.events.publish("/tasks/start", "TaskStart", &started);
+        Ok(pid)
+    }
+
+    async fn start_exec(self: &Rc<Self>, process: &Rc<Process>, deadline: Option<Instant>) -> Result<u32> {
+        let _starting = process.starting.lock().await;
+        if process.state() != State::Added {
+            return Err(wrong_state("start", process.state()));
+        }
+        if self.init.state() == State::Paused {
+            return Err(Error::new(Code::FailedPrecondition, "cannot exec in a paused container"));
+        }
+        let spec = anonymous_file("process.json", &process.spec.borrow())?;
+        let prepared = stdio::open(&process.paths, &self.owner(false)).await?;
+        let pid_file = format!("{}.exec.pid", process.exec_id);
+        let pid_path = path::child(&self.bundle, &pid_file);
+        let spec_path = descriptor_path(&spec);
+        let mut command: Vec<&std::ffi::OsStr> = vec!["exec".as_ref(), "--process".as_ref()];
+        command.extend([
+            spec_path.as_ref(),
+            "--detach".as_ref(),
+            "--pid-file".as_ref(),
+            pid_path.as_os_str(),
+        ]);
+        if let Some(socket) = prepared.console_socket() {
+            command.extend(["--console-socket".as_ref(), socket.as_os_str()]);
+        }
+        let command: Vec<_> = command.into_iter().map(std::ffi::OsStr::to_owned).collect();
+        let newborn = self.give_birth(command, prepared, &pid_file, Some(&spec), deadline).await;
+        let _ = path::remove_in(&self.bundle_dir, &pid_file);
+        let newborn = match newborn {
+            Ok(newborn) => newborn,
+            Err(error) => {
+                // containerd deletes it now; until then it has ended without ever having run.
+                process.end(Exit::now(255));
+                return Err(error.context("OCI runtime exec failed"));
+            }
+        };
+        process.spec.take();
+        process.made(newborn.pid, Rc::clone(&newborn.pidfd), newborn.streams, State::Running);
+        let pid = process.pid();
+        let started = event::TaskExecStarted {
+            container_id: self.id.clone(),
+            exec_id: process.exec_id.clone(),
+            pid,
+            ..Default::default()
+        };
+        self.shim.events.publish("/tasks/exec-started", "TaskExecStarted", &started);
+        self.watch(process, newborn.pid, newborn.pidfd);
+        Ok(pid)
+    }
+
+    /// Adds an exec.
+    ///
+    /// # Errors
+    /// `AlreadyExists`; `InvalidArgument` for a specification that is no JSON object.
+    pub fn add_exec(&self, request: ExecProcessRequest) -> Result<()> {
+        if let State::Ended(_) = self.init.state() {
+            return Err(Error::new(Code::FailedPrecondition, "cannot exec in a stopped container"));
+        }
+        if self.execs.borrow().contains_key(&request.exec_id) {
+            return Err(Error::new(Code::AlreadyExists, format!("process {} exists", request.exec_id)));
+        }
+        let spec = request.spec.unwrap_or_default().value;
+        let spec: serde_json::Result<serde_json::Map<String, serde_json::Value>> =
+            serde_json::from_slice(&spec);
+        let mut spec = spec.map_err(|error| Error::invalid(format!("process specification: {error}")))?;
+        spec.insert("terminal".to_owned(), request.terminal.into());
+        let spec = serde_json::to_vec(&spec).map_err(|error| Error::other(format!("encode: {error}")))?;
+        let paths = Paths {
+            stdin: request.stdin,
+            stdout: request.stdout,
+            stderr: request.stderr,
+            terminal: request.terminal,
+        };
+        let process = Rc::new(Process::new(&request.exec_id, paths, spec));
+        let added = event::TaskExecAdded {
+            container_id: self.id.clone(),
+            exec_id: request.exec_id.clone(),
+            ..Default::default()
+        };
+        self.execs.borrow_mut().insert(request.exec_id, process);
+        self.shim.events.publish("/tasks/exec-added", "TaskExecAdded", &added);
+        Ok(())
+    }
+
+    /// Deletes an exec that does not run; returns its pid and end.
+    ///
+    /// # Errors
+    /// `FailedPrecondition` while it runs.
+    pub fn delete_exec(&self, exec_id: &str) -> Result<(u32, Exit)> {
+        let process = self.process(exec_id)?;
+        let exit = match process.state() {
+            State::Ended(exit) => exit,
+            State::Added => Exit { status: 0, seconds: 0, nanos: 0 },
+            state => return Err(wrong_state("delete", state)),
+        };
+        process.close();
+        self.execs.borrow_mut().remove(exec_id);
+        Ok((process.pid(), exit))
+    }
+
+    /// Deletes the container, which must not run; returns the init process's pid and end.
+    ///
+    /// # Errors
+    /// `FailedPrecondition` while it runs; what the runtime said.
+    pub async fn delete(&self, deadline: Option<Instant>) -> Result<(u32, Exit)> {
+        let _turn = self.turn.lock().await;
+        if self.deleted.get() {
+            return Err(Error::new(Code::NotFound, format!("container {} does not exist", self.id)));
+        }
+        match self.init.state() {
+            State::Ended(_) => {}
+            State::Created | State::Added => match self.init.signal(libc::SIGKILL) {
+                Err(error) if error.code() != Code::NotFound => return Err(error),
+                _ => {}
+            },
+            state => return Err(wrong_state("delete", state)),
+        }
+        let exit = self.init.exit().await;
+        let inputs = Inputs { deadline, ..Inputs::default() };
+        match self.runtime.call(&["delete", &self.id], inputs).await {
+            Err(error) if !error.to_string().contains("does not exist") => {
+                return Err(error.context("OCI runtime delete failed"));
+            }
+            _ => {}
+        }
+        if let Err(error) = rootfs::unmount(&self.bundle_dir, &self.mounts) {
+            log::error(format_args!("container {}: {error}", self.id));
+        }
+        self.deleted.set(true);
+        self.init.close();
+        for exec in self.execs.take().into_values() {
+            exec.close();
+        }
+        let pid = self.init.pid();
+        let deleted = event::TaskDelete {
+            container_id: self.id.clone(),
+            pid,
+            exit_status: exit.status,
+            exited_at: MessageField::some(exit.timestamp()),
+            ..Default::default()
+        };
+        self.shim.events.publish("/tasks/delete", "TaskDelete", &deleted);
+        Ok((pid, exit))
+    }
+
+    /// Sends a signal to a process, or to all.
+    ///
+    /// # Errors
+    /// `NotFound` where there is nothing to send it to.
+    pub async fn kill(&self, exec_id: &str, signal: i32, all: bool, deadline: Option<Instant>) -> Result<()> {
+        let process = self.process(exec_id)?;
+        // The kernel keeps signals of a frozen cgroup v1 until it thaws; runtimes thaw it for SIGKILL.
+        let frozen = process.state() == State::Paused && signal == libc::SIGKILL;
+        if !exec_id.is_empty() || !(all || frozen) {
+            return process.signal(signal);
+        }
+        let number = signal.to_string();
+        let mut command = vec!["kill"];
+        if all {
+            command.push("--all");
+        }
+        command.extend([self.id.as_str(), number.as_str()]);
+        let inputs = Inputs { deadline, ..Inputs::default() };
+        self.runtime.call(&command, inputs).await.map(drop).map_err(|error| {
+            let text = error.to_string();
+            let gone =
+                ["does not exist", "container not running", "process already finished", "no such process"];
+            if gone.iter().any(|words| text.contains(words)) {
+                Error::new(Code::NotFound, "process already finished")
+            } else {
+                error
+            }
+        })
+    }
+
+    /// Freezes every process.
+    ///
+    /// # Errors
+    /// `FailedPrecondition` where it does not run; what the runtime said.
+    pub async fn pause(&self, deadline: Option<Instant>) -> Result<()> {
+        self.switch("pause", State::Running, State::Paused, deadline).await?;
+        let paused = event::TaskPaused { container_id: self.id.clone(), ..Default::default() };
+        self.shim.events.publish("/tasks/paused", "TaskPaused", &paused);
+        Ok(())
+    }
+
+    /// Lets every process go on.
+    ///
+    /// # Errors
+    /// `FailedPrecondition` where it is not paused; what the runtime said.
+    pub async fn resume(&self, deadline: Option<Instant>) -> Result<()> {
+        self.switch("resume", State::Paused, State::Running, deadline).await?;
+        let resumed = event::TaskResumed { container_id: self.id.clone(), ..Default::default() };
+        self.shim.events.publish("/tasks/resumed", "TaskResumed", &resumed);
+        Ok(())
+    }
+
+    async fn switch(&self, verb: &str, from: State, to: State, deadline: Option<Instant>) -> Result<()> {
+        let _turn = self.turn.lock().await;
+        if self.init.state() != from {
+            return Err(wrong_state(verb, self.init.state()));
+        }
+        let inputs = Inputs { deadline, ..Inputs::default() };
+        self.runtime
+            .call(&[verb, &self.id], inputs)
+            .await
+            .context(|| format!("OCI runtime {verb} failed"))?;
+        self.init.set_state(to);
+        Ok(())
+    }
+
+    /// Changes the limits to `resources` (LinuxResources as JSON).
+    ///
+    /// # Errors
+    /// `FailedPrecondition` once it has ended; what the runtime said.
+    pub async fn update(&self, resources: &[u8], deadline: Option<Instant>) -> Result<()> {
+        let _turn = self.turn.lock().await;
+        if let State::Ended(_) = self.init.state() {
+            return Err(wrong_state("update", self.init.state()));
+        }
+        let json = anonymous_file("resources.json", resources)?;
+        let inputs = Inputs { stdin: Some(json.as_fd()), deadline, ..Inputs::default() };
+        let command = ["update", "--resources=-", self.id.as_str()];
+        self.runtime.call(&command, inputs).await.map(drop).context(|| "OCI runtime update failed")
+    }
+
+    /// Every process of the container; those that were added by exec with their exec id.
+    pub fn processes(&self) -> Vec<ProcessInfo> {
+        let execs: HashMap<u32, String> = self
+            .execs
+            .borrow()
+            .values()
+            .filter(|exec| !matches!(exec.state(), State::Ended(_) | State::Added))
+            .map(|exec| (exec.pid(), exec.exec_id.clone()))
+            .collect();
+        let mut pids = self.cgroup.as_ref().map(|cgroup| cgroup.processes()).unwrap_or_default();
+        if pids.is_empty() && !matches!(self.init.state(), State::Ended(_)) {
+            pids.push(self.init.pid());
+            pids.extend(execs.keys());
+        }
+        pids.into_iter()
+            .map(|pid| {
+                let details = execs.get(&pid).map(|exec_id| {
+                    let details = skeg_proto::options::ProcessDetails {
+                        exec_id: exec_id.clone(),
+                        ..Default::default()
+                    };
+                    let value = details.write_to_bytes().unwrap_or_default();
+                    Any { type_url: "containerd.runc.v1.ProcessDetails".into(), value, ..Any::default() }
+                });
+                ProcessInfo { pid, info: details.into(), ..Default::default() }
+            })
+            .collect()
+    }
+
+    /// The metrics of its cgroup.
+    ///
+    /// # Errors
+    /// `NotFound` for a container without one.
+    pub fn metrics(&self) -> Result<Any> {
+        let cgroup = self.cgroup.as_ref();
+        let cgroup =
+            cgroup.ok_or_else(|| Error::new(Code::NotFound, "the container has no cgroup of its own"))?;
+        Ok(cgroup.metrics())
+    }
+
+    /// The pid of a running init process; 0 otherwise.
+    pub fn task_pid(&self) -> u32 {
+        self.init.pid()
+    }
+}
+
+fn wrong_state(verb: &str, state: State) -> Error {
+    let state = match state {
+        State::Added | State::Created => "created",
+        State::Running => "running",
+        State::Paused => "paused",
+        State::Ended(_) => "stopped",
+    };
+    Error::new(Code::FailedPrecondition, format!("cannot {verb} a {state} process"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_shim_takes_from_a_config() {
+        let config = |json: &str| serde_json::from_str::<Config>(json).unwrap();
+        let own = config(r#"{"linux":{"namespaces":[{"type":"pid"}]},"process":{"args":["sh"]}}"#);
+        assert!(own.has_own_pid_namespace() && !own.has_label());
+        let pod = config(r#"{"linux":{"namespaces":[{"type":"pid","path":"/proc/1/ns/pid"}]}}"#);
+        assert!(!pod.has_own_pid_namespace());
+        assert!(!config("{}").has_own_pid_namespace());
+        assert!(config(r#"{"process":{"selinuxLabel":"a:b:c:s0"}}"#).has_label());
+        assert!(config(r#"{"process":{"apparmorProfile":"docker-default"}}"#).has_label());
+        assert!(!config(r#"{"process":{"apparmorProfile":"unconfined"}}"#).has_label());
+    }
+}

@@ -1,0 +1,746 @@
+//! Standard streams of a process.
+//!
+//! Where nothing has to be in between, the container gets the manager's FIFO itself: no copy, no wake-up of the shim,
+//! and output goes on when the shim dies. The shim then holds only the other end: a read end of an output FIFO, so that
+//! a restart of the reader is no SIGPIPE, and a write end of the input FIFO until `CloseIO`, so that a restart of the
+//! writer is no end of file.
+//!
+//! A copy (by splice(2), no memory of ours) stands in between for terminals, for log files (a container that held a
+//! host file could truncate it or change its mode), under an LSM label (policies tell the shim's pipes from files of the
+//! host), and for exec, whose output must end soon after the process even if something that it started keeps it open.
+
+use std::cell::{Cell, RefCell};
+use std::ffi::CString;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::time::Duration;
+
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::unistd::{Gid, Uid};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+use tokio::sync::watch;
+use tokio::time::{sleep, timeout};
+
+use crate::error::{Context as _, Error, Result};
+use crate::log;
+use crate::path;
+use crate::reap::Reaper;
+use crate::sys;
+
+/// How long a new process waits for the manager to open its end of an output FIFO.
+const READER_LIMIT: Duration = Duration::from_secs(2);
+/// How long a logging binary may take to say that it is ready.
+const LOGGER_LIMIT: Duration = Duration::from_secs(10);
+/// How long output that is still open is copied after its process has ended (security.md I8).
+const AFTER_EXIT: Duration = Duration::from_millis(500);
+/// How long after that a reader may take to accept what has been read.
+const DRAIN_LIMIT: Duration = Duration::from_secs(10);
+/// Bytes a splice(2): the usual capacity of a pipe.
+const CHUNK: usize = 64 * 1024;
+/// Splices before other tasks get their turn.
+const TURN: usize = 16;
+
+/// The streams of a process as the task API names them; empty means none.
+#[derive(Debug, Clone, Default)]
+pub struct Paths {
+    /// FIFO to read from.
+    pub stdin: String,
+    /// FIFO, `file://` or `binary://` to write to.
+    pub stdout: String,
+    /// As `stdout`.
+    pub stderr: String,
+    /// Whether the process has a terminal.
+    pub terminal: bool,
+}
+
+/// What streams are opened for.
+pub struct Owner<'a> {
+    /// containerd namespace, for logging binaries.
+    pub namespace: &'a str,
+    /// Container id, for logging binaries.
+    pub id: &'a str,
+    /// Owner of the streams on the host.
+    pub uid: u32,
+    /// Group of the streams on the host.
+    pub gid: u32,
+    /// Whether the container may get the manager's FIFOs themselves.
+    pub direct: bool,
+    /// For logging binaries, which are children of the shim.
+    pub reaper: &'a Rc<Reaper>,
+    /// Directory for console sockets.
+    pub socket_dir: &'a Path,
+}
+
+/// Where output goes.
+enum Target {
+    /// Nowhere.
+    Null,
+    /// A FIFO: its write end and the read end that is held.
+    Fifo(OwnedFd, OwnedFd),
+    /// A log file.
+    File(OwnedFd),
+    /// The write end of a logging binary's pipe.
+    Logger(OwnedFd),
+}
+
+/// How far the end of a process has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    /// Copy as it comes.
+    Open,
+    /// Copy what is there, then stop.
+    Drain,
+    /// Stop.
+    Abort,
+}
+
+/// A copy that waits for its process to be made.
+struct Copy {
+    from: OwnedFd,
+    to: Sink,
+}
+
+enum Sink {
+    /// A pipe, a FIFO, or a terminal that a pipe is copied to.
+    Splice(OwnedFd),
+    /// A regular file, or `/dev/null`.
+    File(OwnedFd),
+}
+
+/// Streams that are opened, before their process is made.
+pub struct Prepared {
+    /// Standard input, output and error for the runtime; nothing with a terminal.
+    child: Option<[OwnedFd; 3]>,
+    console: Option<ConsoleSocket>,
+    copies: Vec<Copy>,
+    held: Vec<OwnedFd>,
+    stdin_writer: Option<OwnedFd>,
+    /// With a terminal: what its master is copied from and to.
+    terminal: Option<(Option<OwnedFd>, Target)>,
+}
+
+/// Streams of a process that lives.
+pub struct Streams {
+    phase: watch::Sender<Phase>,
+    running: Rc<Cell<usize>>,
+    held: RefCell<Vec<OwnedFd>>,
+    stdin_writer: RefCell<Option<OwnedFd>>,
+    console: Option<OwnedFd>,
+}
+
+/// Opens the streams that `paths` name.
+///
+/// # Errors
+/// `InvalidArgument` for a scheme that is not known or a path that is not absolute; what opening failed with.
+pub async fn open(paths: &Paths, owner: &Owner<'_>) -> Result<Prepared> {
+    let (stdout, stderr) = open_outputs(paths, owner).await?;
+    let mut held = Vec::new();
+    let mut stdin_writer = None;
+    let stdin = match fifo_path("stdin", &paths.stdin)? {
+        None => None,
+        Some(fifo) => {
+            let opened =
+                |end| path::open_fifo(&fifo, end).context(|| format!("open stdin {}", fifo.display()));
+            let read = opened(OFlag::O_RDONLY)?;
+            stdin_writer = Some(opened(OFlag::O_WRONLY)?);
+            Some(read)
+        }
+    };
+    if paths.terminal {
+        let console = Some(ConsoleSocket::new(owner.socket_dir)?);
+        let terminal = Some((stdin, stdout));
+        return Ok(Prepared { child: None, console, copies: Vec::new(), held, stdin_writer, terminal });
+    }
+    let mut copies = Vec::new();
+    let child_in = match stdin {
+        None => path::null_device().context(|| "open /dev/null")?,
+        Some(fifo) if owner.direct => {
+            hand_over(&fifo, owner)?;
+            fifo
+        }
+        Some(fifo) => {
+            let (read, write) = pipe()?;
+            hand_over(&read, owner)?;
+            set_nonblocking(&write, true)?;
+            copies.push(Copy { from: fifo, to: Sink::Splice(write) });
+            read
+        }
+    };
+    let child_out = child_output(stdout, owner, &mut copies, &mut held)?;
+    let child_err = child_output(stderr, owner, &mut copies, &mut held)?;
+    let child = Some([child_in, child_out, child_err]);
+    Ok(Prepared { child, console: None, copies, held, stdin_writer, terminal: None })
+}
+
+/// Standard output and error. A file or a logging binary takes both, as in containerd's own shim.
+async fn open_outputs(paths: &Paths, owner: &Owner<'_>) -> Result<(Target, Target)> {
+    match scheme("stdout", &paths.stdout)? {
+        Scheme::Binary(program, arguments) => {
+            let (out, err) = start_logger(&program, arguments, owner).await?;
+            Ok((Target::Logger(out), Target::Logger(err)))
+        }
+        Scheme::File(file) => {
+            let opened = || path::open_log_file(&file).context(|| format!("open log {}", file.display()));
+            Ok((Target::File(opened()?), Target::File(opened()?)))
+        }
+        Scheme::None | Scheme::Fifo(_) => {
+            let stdout = open_output("stdout", &paths.stdout).await?;
+            // A terminal has one output.
+            let stderr =
+                if paths.terminal { Target::Null } else { open_output("stderr", &paths.stderr).await? };
+            Ok((stdout, stderr))
+        }
+    }
+}
+
+async fn open_output(what: &str, uri: &str) -> Result<Target> {
+    match scheme(what, uri)? {
+        Scheme::None => Ok(Target::Null),
+        Scheme::File(file) => {
+            let file = path::open_log_file(&file).context(|| format!("open {what} {}", file.display()))?;
+            Ok(Target::File(file))
+        }
+        Scheme::Fifo(fifo) => {
+            let (write, read) =
+                open_output_fifo(&fifo).await.context(|| format!("open {what} {}", fifo.display()))?;
+            Ok(Target::Fifo(write, read))
+        }
+        Scheme::Binary(..) => {
+            Err(Error::invalid(format!("{what} {uri:?}: a logging binary goes with stdout")))
+        }
+    }
+}
+
+/// The write end of an output FIFO, once its reader is there, and a read end to hold. Where no reader comes, the
+/// output stays in the FIFO: a manager that never reads must not hang the container's creation.
+async fn open_output_fifo(fifo: &Path) -> nix::Result<(OwnedFd, OwnedFd)> {
+    let mut pause = Duration::from_micros(500);
+    let mut waited = Duration::ZERO;
+    let write = loop {
+        match path::open_fifo(fifo, OFlag::O_WRONLY) {
+            Ok(write) => break Some(write),
+            Err(Errno::ENXIO) if waited < READER_LIMIT => {
+                sleep(pause).await;
+                waited += pause;
+                pause = (pause * 2).min(Duration::from_millis(50));
+            }
+            Err(Errno::ENXIO) => break None,
+            Err(errno) => return Err(errno),
+        }
+    };
+    let read = path::open_fifo(fifo, OFlag::O_RDONLY)?;
+    let write = match write {
+        Some(write) => write,
+        None => path::open_fifo(fifo, OFlag::O_WRONLY)?,
+    };
+    Ok((write, read))
+}
+
+/// The descriptor that the container gets for an output, with the copy and the held end that belong to it.
+fn child_output(
+    target: Target,
+    owner: &Owner<'_>,
+    copies: &mut Vec<Copy>,
+    held: &mut Vec<OwnedFd>,
+) -> Result<OwnedFd> {
+    let to = match target {
+        Target::Null => return path::null_device().context(|| "open /dev/null"),
+        Target::Logger(write) => {
+            hand_over(&write, owner)?;
+            return Ok(write);
+        }
+        Target::Fifo(write, read) => {
+            held.push(read);
+            if owner.direct {
+                hand_over(&write, owner)?;
+                return Ok(write);
+            }
+            Sink::Splice(write)
+        }
+        Target::File(file) => Sink::File(file),
+    };
+    let (read, write) = pipe()?;
+    hand_over(&write, owner)?;
+    copies.push(Copy { from: read, to });
+    Ok(write)
+}
+
+/// Makes a descriptor fit for a container: blocking, and owned as asked, so that `/dev/stdout` can be opened.
+fn hand_over(fd: &OwnedFd, owner: &Owner<'_>) -> Result<()> {
+    set_nonblocking(fd, false)?;
+    if owner.uid != 0 || owner.gid != 0 {
+        nix::unistd::fchown(fd, Some(Uid::from_raw(owner.uid)), Some(Gid::from_raw(owner.gid)))
+            .context(|| "fchown stdio")?;
+    }
+    Ok(())
+}
+
+fn pipe() -> Result<(OwnedFd, OwnedFd)> {
+    nix::unistd::pipe2(OFlag::O_CLOEXEC).context(|| "make a pipe")
+}
+
+fn set_nonblocking(fd: &OwnedFd, on: bool) -> Result<()> {
+    let flags = OFlag::from_bits_retain(fcntl(fd, FcntlArg::F_GETFL).context(|| "fcntl")?);
+    let mut wanted = flags;
+    wanted.set(OFlag::O_NONBLOCK, on);
+    if wanted != flags {
+        fcntl(fd, FcntlArg::F_SETFL(wanted)).context(|| "fcntl")?;
+    }
+    Ok(())
+}
+
+/// What a stream's URI means.
+#[derive(Debug, PartialEq, Eq)]
+enum Scheme {
+    None,
+    Fifo(PathBuf),
+    File(PathBuf),
+    Binary(PathBuf, Vec<String>),
+}
+
+/// security.md I9: an allow-list of schemes, each with an absolute path.
+fn scheme(what: &str, uri: &str) -> Result<Scheme> {
+    if uri.is_empty() {
+        return Ok(Scheme::None);
+    }
+    let Some((name, rest)) = uri.split_once("://") else {
+        return Ok(Scheme::Fifo(path::check_absolute(what, uri)?));
+    };
+    let (file, query) = rest.split_once('?').unwrap_or((rest, ""));
+    let file = path::check_absolute(what, &percent_decode(what, file)?)?;
+    match name {
+        "fifo" => Ok(Scheme::Fifo(file)),
+        "file" => Ok(Scheme::File(file)),
+        "binary" => {
+            let mut arguments = Vec::new();
+            for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+                let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
+                arguments.push(percent_decode(what, &key.replace('+', " "))?);
+                if !value.is_empty() {
+                    arguments.push(percent_decode(what, &value.replace('+', " "))?);
+                }
+            }
+            Ok(Scheme::Binary(file, arguments))
+        }
+        _ => Err(Error::invalid(format!("{what} {uri:?}: the scheme must be fifo, file or binary"))),
+    }
+}
+
+fn fifo_path(what: &str, uri: &str) -> Result<Option<PathBuf>> {
+    match scheme(what, uri)? {
+        Scheme::None => Ok(None),
+        Scheme::Fifo(fifo) => Ok(Some(fifo)),
+        Scheme::File(_) | Scheme::Binary(..) => {
+            Err(Error::invalid(format!("{what} {uri:?}: must be a FIFO")))
+        }
+    }
+}
+
+fn percent_decode(what: &str, text: &str) -> Result<String> {
+    let mut decoded = Vec::with_capacity(text.len());
+    let mut bytes = text.bytes();
+    while let Some(byte) = bytes.next() {
+        if byte != b'%' {
+            decoded.push(byte);
+            continue;
+        }
+        let digit =
+            |byte: Option<u8>| char::from(byte?).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
+        match (digit(bytes.next()), digit(bytes.next())) {
+            (Some(high), Some(low)) => decoded.push(high * 16 + low),
+            _ => return Err(Error::invalid(format!("{what} {text:?}: a bad % sequence"))),
+        }
+    }
+    String::from_utf8(decoded).map_err(|_| Error::invalid(format!("{what} {text:?}: not UTF-8")))
+}
+
+/// Starts a logging binary as containerd defines them (standard output on 3, error on 4, ready on 5, two variables)
+/// and returns the ends for the container.
+async fn start_logger(
+    program: &Path,
+    arguments: Vec<String>,
+    owner: &Owner<'_>,
+) -> Result<(OwnedFd, OwnedFd)> {
+    let c_string = |text: &[u8]| {
+        CString::new(text).map_err(|_| Error::invalid("a logging binary's argument: contains a NUL"))
+    };
+    let file = c_string(program.as_os_str().as_bytes())?;
+    let mut words = vec![file.clone()];
+    for argument in &arguments {
+        words.push(c_string(argument.as_bytes())?);
+    }
+    let environment = [
+        c_string(format!("CONTAINER_ID={}", owner.id).as_bytes())?,
+        c_string(format!("CONTAINER_NAMESPACE={}", owner.namespace).as_bytes())?,
+    ];
+    let (out_read, out_write) = pipe()?;
+    let (err_read, err_write) = pipe()?;
+    let (ready_read, ready_write) = pipe()?;
+    // Above the numbers that they are placed at.
+    let above = |fd: &OwnedFd| -> Result<AboveTargets> { AboveTargets::new(fd) };
+    let (out, err, ready) = (above(&out_read)?, above(&err_read)?, above(&ready_write)?);
+    let null = path::null_device().context(|| "open /dev/null")?;
+    let child = sys::spawn(&sys::Program {
+        path: &file,
+        arguments: &words,
+        environment: &environment,
+        stdio: [null.as_fd(); 3],
+        kept: &[],
+        placed: &[(out.0.as_fd(), 3), (err.0.as_fd(), 4), (ready.0.as_fd(), 5)],
+        dies_with_us: false,
+        new_session: false,
+    })
+    .context(|| format!("start logging binary {}", program.display()))?;
+    drop((out, err, ready, ready_write));
+    owner.reaper.know(child.pid);
+    let (reaper, pid) = (Rc::clone(owner.reaper), child.pid);
+    let pidfd = Rc::new(child.pidfd);
+    let watched = Rc::clone(&pidfd);
+    tokio::task::spawn_local(async move {
+        let _ = reaper.wait(pid, &*watched).await;
+    });
+    let ready = sys::watch(ready_read, Interest::READABLE).context(|| "watch a logging binary")?;
+    // A byte or the end of the pipe: both mean that it is ready.
+    if timeout(LOGGER_LIMIT, ready.readable()).await.is_err() {
+        let _ = sys::pidfd_send_signal(&*pidfd, libc::SIGKILL);
+        return Err(Error::other(format!(
+            "logging binary {}: not ready after {} s",
+            program.display(),
+            LOGGER_LIMIT.as_secs()
+        )));
+    }
+    Ok((out_write, err_write))
+}
+
+/// A duplicate with a number above those that a logging binary finds its descriptors at.
+struct AboveTargets(OwnedFd);
+
+impl AboveTargets {
+    fn new(fd: &OwnedFd) -> Result<Self> {
+        let mut low = Vec::new();
+        loop {
+            let copy = fd.try_clone().context(|| "duplicate a pipe")?;
+            if copy.as_raw_fd() > 5 {
+                return Ok(Self(copy));
+            }
+            low.push(copy);
+        }
+    }
+}
+
+impl Prepared {
+    /// The streams for the runtime call, where there is no terminal.
+    pub fn child(&self) -> Option<[BorrowedFd<'_>; 3]> {
+        self.child.as_ref().map(|fds| [fds[0].as_fd(), fds[1].as_fd(), fds[2].as_fd()])
+    }
+
+    /// What `--console-socket` is to be.
+    pub fn console_socket(&self) -> Option<&Path> {
+        self.console.as_ref().map(|console| console.path.as_path())
+    }
+
+    /// Closes the container's ends and starts the copies: the runtime has made the process.
+    ///
+    /// # Errors
+    /// A console that the runtime has not sent; what setting up a copy failed with.
+    pub fn begin(mut self) -> Result<Streams> {
+        drop(self.child.take());
+        let mut terminal_console = None;
+        if let (Some(socket), Some((stdin, stdout))) = (self.console.take(), self.terminal.take()) {
+            let master = socket.receive()?;
+            set_nonblocking(&master, true)?;
+            let duplicate = || master.try_clone().context(|| "duplicate a console");
+            if let Some(from) = stdin {
+                self.copies.push(Copy { from, to: Sink::Splice(duplicate()?) });
+            }
+            let to = match stdout {
+                Target::Null => Sink::File(path::null_device().context(|| "open /dev/null")?),
+                Target::File(file) => Sink::File(file),
+                Target::Logger(write) => {
+                    set_nonblocking(&write, true)?;
+                    Sink::Splice(write)
+                }
+                Target::Fifo(write, read) => {
+                    self.held.push(read);
+                    Sink::Splice(write)
+                }
+            };
+            self.copies.push(Copy { from: duplicate()?, to });
+            terminal_console = Some(master);
+        }
+        let (phase, _) = watch::channel(Phase::Open);
+        let running = Rc::new(Cell::new(0));
+        for copy in self.copies {
+            copy.start(&phase, &running)?;
+        }
+        Ok(Streams {
+            phase,
+            running,
+            held: RefCell::new(self.held),
+            stdin_writer: RefCell::new(self.stdin_writer),
+            console: terminal_console,
+        })
+    }
+}
+
+impl Streams {
+    /// `CloseIO`: the input ends once the manager has closed its end too.
+    pub fn close_stdin(&self) {
+        self.stdin_writer.borrow_mut().take();
+    }
+
+    /// Sets the size of the terminal, where there is one.
+    ///
+    /// # Errors
+    /// What the ioctl failed with.
+    pub fn resize(&self, columns: u16, rows: u16) -> Result<()> {
+        match &self.console {
+            Some(console) => {
+                sys::set_terminal_size(console, columns, rows).context(|| "set the size of the terminal")
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// The process has ended: what others keep open is copied for a little longer, then cut off.
+    pub fn process_ended(&self) {
+        self.close_stdin();
+        if self.running.get() > 0 {
+            let (phase, running) = (self.phase.clone(), Rc::clone(&self.running));
+            tokio::task::spawn_local(async move {
+                sleep(AFTER_EXIT).await;
+                finish(&phase, &running).await;
+            });
+        }
+    }
+
+    /// The process is deleted: what has been written is delivered in the background, nothing waits for it.
+    pub fn close(&self) {
+        self.close_stdin();
+        self.held.borrow_mut().clear();
+        if self.running.get() > 0 {
+            let (phase, running) = (self.phase.clone(), Rc::clone(&self.running));
+            tokio::task::spawn_local(async move { finish(&phase, &running).await });
+        }
+    }
+}
+
+async fn finish(phase: &watch::Sender<Phase>, running: &Cell<usize>) {
+    if running.get() == 0 {
+        return;
+    }
+    phase.send_if_modified(|phase| {
+        let first = *phase == Phase::Open;
+        if first {
+            *phase = Phase::Drain;
+        }
+        first
+    });
+    // Copies that end by themselves drop their receivers, which ends the wait at once.
+    let _ = timeout(DRAIN_LIMIT, phase.closed()).await;
+    phase.send_replace(Phase::Abort);
+}
+
+impl Copy {
+    fn start(self, phase: &watch::Sender<Phase>, running: &Rc<Cell<usize>>) -> Result<()> {
+        let from = sys::watch(self.from, Interest::READABLE).context(|| "watch a stream")?;
+        let to = match self.to {
+            Sink::File(file) => Destination::File(file),
+            Sink::Splice(fd) => {
+                Destination::Splice(sys::watch(fd, Interest::WRITABLE).context(|| "watch a stream")?)
+            }
+        };
+        let phase = phase.subscribe();
+        let counted = Running::new(running);
+        tokio::task::spawn_local(async move {
+            let result = copy(&from, &to, phase).await;
+            drop((from, to, counted));
+            if let Err(errno) = result {
+                log::warn(format_args!("copy of a stream: {errno}"));
+            }
+        });
+        Ok(())
+    }
+}
+
+struct Running(Rc<Cell<usize>>);
+
+impl Running {
+    fn new(count: &Rc<Cell<usize>>) -> Self {
+        count.set(count.get() + 1);
+        Self(Rc::clone(count))
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.0.set(self.0.get() - 1);
+    }
+}
+
+enum Destination {
+    Splice(AsyncFd<OwnedFd>),
+    File(OwnedFd),
+}
+
+/// Copies until the source ends, the destination goes away, or `phase` says so.
+async fn copy(
+    from: &AsyncFd<OwnedFd>,
+    to: &Destination,
+    mut phase: watch::Receiver<Phase>,
+) -> nix::Result<()> {
+    let mut turns = 0;
+    loop {
+        let moved = match to {
+            Destination::Splice(to) => sys::splice(from.get_ref(), to.get_ref(), CHUNK),
+            Destination::File(file) => move_to_file(from.get_ref(), file),
+        };
+        match moved {
+            // Zero is also what a FIFO says before its first writer.
+            Ok(0) if !is_hung_up(from.get_ref()) => {}
+            // EIO is how a terminal says that its last slave is closed.
+            Ok(0) | Err(Errno::EIO | Errno::EPIPE) => return Ok(()),
+            Ok(_) => {
+                turns += 1;
+                if turns % TURN == 0 {
+                    tokio::task::yield_now().await;
+                }
+                continue;
+            }
+            Err(Errno::EAGAIN) => {}
+            Err(Errno::EINTR) => continue,
+            Err(errno) => return Err(errno),
+        }
+        let now = *phase.borrow_and_update();
+        if now == Phase::Abort {
+            return Ok(());
+        }
+        let empty = !has_input(from.get_ref());
+        if empty && now == Phase::Drain {
+            return Ok(());
+        }
+        let waited = async {
+            match to {
+                Destination::Splice(to) if !empty => to.writable().await.map(|mut ready| ready.clear_ready()),
+                _ => from.readable().await.map(|mut ready| ready.clear_ready()),
+            }
+        };
+        tokio::select! {
+            ready = waited => ready.map_err(|_| Errno::EIO)?,
+            changed = phase.changed() => if changed.is_err() {
+                return Ok(());
+            },
+        }
+    }
+}
+
+/// Reads what is there, at most one buffer, and writes all of it to a file.
+fn move_to_file(from: &OwnedFd, to: &OwnedFd) -> nix::Result<usize> {
+    let mut buffer = [0; CHUNK / 2];
+    // The source may be a blocking pipe.
+    if !has_input(from) {
+        return if is_hung_up(from) { Ok(0) } else { Err(Errno::EAGAIN) };
+    }
+    let read = nix::unistd::read(from, &mut buffer)?;
+    let mut rest = &buffer[..read];
+    while !rest.is_empty() {
+        match nix::unistd::write(to, rest) {
+            Ok(written) => rest = &rest[written..],
+            Err(Errno::EINTR) => {}
+            Err(errno) => return Err(errno),
+        }
+    }
+    Ok(read)
+}
+
+fn polled(fd: &OwnedFd) -> PollFlags {
+    let mut polled = [PollFd::new(fd.as_fd(), PollFlags::POLLIN)];
+    match poll(&mut polled, PollTimeout::ZERO) {
+        Ok(_) => polled[0].revents().unwrap_or(PollFlags::empty()),
+        Err(_) => PollFlags::empty(),
+    }
+}
+
+fn has_input(fd: &OwnedFd) -> bool {
+    polled(fd).contains(PollFlags::POLLIN)
+}
+
+fn is_hung_up(fd: &OwnedFd) -> bool {
+    polled(fd).intersects(PollFlags::POLLHUP | PollFlags::POLLERR)
+}
+
+/// A listening socket for one console, removed with the value.
+struct ConsoleSocket {
+    listener: UnixListener,
+    path: PathBuf,
+}
+
+impl ConsoleSocket {
+    fn new(dir: &Path) -> Result<Self> {
+        thread_local! {
+            static COUNT: Cell<u64> = const { Cell::new(0) };
+        }
+        let count = COUNT.with(|count| {
+            count.set(count.get() + 1);
+            count.get()
+        });
+        // In a directory that only we may search, so that nobody else connects (security.md I1).
+        let path = path::child(dir, &format!("console-{}-{count}", std::process::id()));
+        let listener = UnixListener::bind(&path).context(|| format!("bind {}", path.display()))?;
+        listener.set_nonblocking(true).context(|| "console socket")?;
+        Ok(Self { listener, path })
+    }
+
+    /// The master that the runtime has sent before it returned.
+    fn receive(&self) -> Result<OwnedFd> {
+        let (socket, _) = self.listener.accept().context(|| "the runtime has sent no console")?;
+        sys::receive_fd(&socket).context(|| "the runtime has sent no console")
+    }
+}
+
+impl Drop for ConsoleSocket {
+    fn drop(&mut self) {
+        let _ = nix::unistd::unlink(&self.path);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// security.md I9: schemes are an allow-list, paths are absolute.
+    #[test]
+    fn i09_stream_uris_are_an_allow_list() {
+        assert_eq!(scheme("stdout", "").unwrap(), Scheme::None);
+        assert_eq!(scheme("stdout", "/run/f").unwrap(), Scheme::Fifo("/run/f".into()));
+        assert_eq!(scheme("stdout", "file:///var/log/a%20b").unwrap(), Scheme::File("/var/log/a b".into()));
+        assert_eq!(
+            scheme("stdout", "binary:///bin/logger?tag=web&x=a%2Fb&flag").unwrap(),
+            Scheme::Binary(
+                "/bin/logger".into(),
+                ["tag", "web", "x", "a/b", "flag"].map(str::to_owned).to_vec()
+            )
+        );
+        for uri in [
+            "relative/fifo",
+            "http://example/x",
+            "file://relative/x",
+            "file:///var/../etc/passwd",
+            "file:///a/%2e%2e/b",
+            "binary://logger",
+            "binary:///bin/x?a=%zz",
+            "npipe:////./pipe/x",
+            "../fifo",
+        ] {
+            let error = scheme("stdout", uri).unwrap_err();
+            assert_eq!(error.code(), crate::error::Code::InvalidArgument, "{uri}");
+        }
+        assert!(fifo_path("stdin", "file:///x").is_err());
+    }
+}
