@@ -7,6 +7,7 @@ pub use protobuf::{self, Enum, EnumOrUnknown, Message, MessageField};
 #[allow(
     missing_docs,
     clippy::all,
+    clippy::cast_possible_truncation,
     clippy::cast_possible_wrap,
     clippy::unwrap_used,
     reason = "generated code"
