@@ -9,6 +9,7 @@ pub use protobuf::{self, Enum, EnumOrUnknown, Message, MessageField};
     clippy::all,
     clippy::cast_possible_truncation,
     clippy::cast_possible_wrap,
+    clippy::too_many_lines,
     clippy::unwrap_used,
     reason = "generated code"
 )]
