@@ -24,10 +24,11 @@ use nix::sys::termios::{
     OutputFlags, SetArg, SpecialCharacterIndices, Termios, cfmakeraw, tcgetattr, tcsetattr,
 };
 use nix::sys::time::TimeVal;
-use nix::unistd::{Gid, Uid, fchdir, getpgrp, isatty, tcgetpgrp};
+use nix::unistd::{Gid, Pid, Uid, fchdir, getpgrp, isatty, tcgetpgrp};
 use oci_spec::runtime::Box as Size;
 
 use crate::error::{Context as _, Error, Result};
+use crate::notify_socket::Forwarder;
 use crate::sys::path::{open_given, open_in_root_no_links, stat};
 use crate::sys::{fd, pid, tty};
 
@@ -209,6 +210,7 @@ pub struct Foreground {
     signals: SignalFd,
     before: SigSet,
     master: Option<OwnedFd>,
+    notifications: Option<Forwarder>,
 }
 
 impl Foreground {
@@ -236,7 +238,7 @@ impl Foreground {
             .context(|| "take signals by a descriptor")?;
         let before =
             taken.thread_swap_mask(nix::sys::signal::SigmaskHow::SIG_BLOCK).context(|| "block signals")?;
-        Ok(Self { signals, before, master: None })
+        Ok(Self { signals, before, master: None, notifications: None })
     }
 
     /// Takes the master of the container's terminal and gives it the size of the caller's, before the container's
@@ -260,6 +262,11 @@ impl Foreground {
         Ok(())
     }
 
+    /// Passes on what the container tells the service manager, whose main process this one is.
+    pub fn forward_notifications(&mut self, forwarder: Forwarder) {
+        self.notifications = Some(forwarder);
+    }
+
     /// Passes signals and terminal on until the process of `pidfd`, a child of ours, has ended and all that it wrote is
     /// written; its exit status, or 128 and the number of the signal that ended it.
     ///
@@ -268,8 +275,15 @@ impl Foreground {
     pub fn wait(mut self, pidfd: impl AsFd) -> Result<i32> {
         let relay = self.master.take().map(Relay::new).transpose()?;
         let terminal = relay.as_ref().and_then(|_| callers_terminal()).map(RawMode);
-        let mut session =
-            Session { pidfd: pidfd.as_fd(), signals: &self.signals, terminal, relay, ended: false };
+        let notifications = self.notifications.take();
+        let mut session = Session {
+            pidfd: pidfd.as_fd(),
+            signals: &self.signals,
+            terminal,
+            relay,
+            notifications,
+            ended: false,
+        };
         session.take_foreground();
         while session.turn()? {}
         drop(session);
@@ -367,6 +381,7 @@ struct Session<'a> {
     signals: &'a SignalFd,
     terminal: Option<RawMode>,
     relay: Option<Relay>,
+    notifications: Option<Forwarder>,
     /// The process has ended, and what it wrote is still to be written.
     ended: bool,
 }
@@ -383,6 +398,10 @@ impl Session<'_> {
         if !self.ended {
             fds.push(PollFd::new(self.pidfd, PollFlags::POLLIN));
         }
+        let notified = self.notifications.as_ref().map(|forwarder| {
+            fds.push(PollFd::new(forwarder.as_fd(), PollFlags::POLLIN));
+            fds.len() - 1
+        });
         let own = fds.len();
         if let Some(relay) = &self.relay {
             fds.extend(relay.poll_fds());
@@ -404,6 +423,12 @@ impl Session<'_> {
                 relay.readable = true;
                 relay.still_read = MOST_AFTER_THE_END;
             }
+        }
+        if let (Some(true), Some(forwarder)) = (notified.map(|index| happened[index]), &self.notifications)
+            && forwarder.forward(Pid::this()).is_err()
+        {
+            // The service manager is gone, and the container is not.
+            self.notifications = None;
         }
         if let Some(relay) = &mut self.relay
             && !relay.go_on(&happened[own..])?

@@ -1,5 +1,6 @@
 //! `skeg create`: the story of how a container comes to life.
 
+use std::ffi::OsString;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::time::SystemTime;
@@ -25,7 +26,7 @@ use crate::sync::Message;
 use crate::sys::fd::send_with_fds;
 use crate::sys::path::replace_given;
 use crate::sys::procfs::Procfs;
-use crate::{sysctl, userns};
+use crate::{notify_socket, sysctl, userns};
 
 /// What every command has from the flags before it.
 #[derive(Debug, Clone)]
@@ -38,6 +39,8 @@ pub struct Global {
     pub handed_on: u32,
     /// How many of them are sockets that the program is told of.
     pub listen_fds: u32,
+    /// The service manager's socket, where there is one.
+    pub notify_socket: Option<OsString>,
 }
 
 /// Where the terminal of a container goes.
@@ -102,7 +105,10 @@ pub fn prepare(
             log.debug(|| format!("{pointer}: unknown property, ignored"));
         }
     }
-    let spec = config.value;
+    let mut spec = config.value;
+    if global.notify_socket.is_some() {
+        notify_socket::add_to(&mut spec, &global.root, options.id.as_str())?;
+    }
     let process = spec.process().clone().ok_or_else(|| Error::new("/process: must be given"))?;
     let cgroup_plan = plan_cgroup(global, &spec, options)?;
     let facts = plan::facts(options.no_pivot, &cgroup_plan.paths());
@@ -121,6 +127,9 @@ pub fn prepare(
     let make = || -> Result<()> {
         making.dir.write_config(&config.text)?;
         making.dir.write_state(&making.state)?;
+        if global.notify_socket.is_some() {
+            making.dir.make_notify()?;
+        }
         let cgroup = making.cgroup.insert(Cgroup::create(&cgroup_plan)?);
         let mut sources = sources::open(&plan.rootfs, bundle.dir(), &mut userns::for_mapping)?;
         if plan.namespaces.joins(PID) {

@@ -15,7 +15,7 @@ use skeg::log::{Level, Log};
 use skeg::state::Container;
 use skeg::state_cmd::{self, ContainerStatus};
 use skeg::sys::{fd, process, seal};
-use skeg::{delete, events, exec, features, kill, list, pause, ps, run, spec, start, update};
+use skeg::{delete, events, exec, features, kill, list, notify_socket, pause, ps, run, spec, start, update};
 
 /// What runc returns for a failed command.
 const FAILURE: u8 = 1;
@@ -81,7 +81,11 @@ fn dispatch(invocation: &Invocation, log: &mut Log) -> Result<i32> {
             let global = enter_containers(options, exec.preserve_fds)?;
             return exec::exec(&global, exec, log);
         }
-        Command::Start(id) => start::start(&Container::load(&root(options), id)?, log)?,
+        Command::Start(id) => start::start(
+            &Container::load(&root(options), id)?,
+            notify_socket::from_environment().as_deref(),
+            log,
+        )?,
         Command::Kill { id, signal, all } => {
             kill::kill(&Container::load(&root(options), id)?, *signal, *all)?
         }
@@ -151,5 +155,11 @@ fn enter_containers(options: &GlobalOptions, preserve_fds: u32) -> Result<Global
     };
     let rootless = options.rootless.unwrap_or(!is_root);
     let cgroup = cgroup::Options { manager, rootless };
-    Ok(Global { root: root(options), cgroup, handed_on, listen_fds })
+    Ok(Global {
+        root: root(options),
+        cgroup,
+        handed_on,
+        listen_fds,
+        notify_socket: notify_socket::from_environment(),
+    })
 }

@@ -8,7 +8,8 @@ use crate::create::{self, Created, Global, Terminal};
 use crate::delete;
 use crate::error::{Context as _, Result};
 use crate::log::Log;
-use crate::start::run_poststart_hooks;
+use crate::notify_socket::Forwarder;
+use crate::start::{forward_until_ready, open_notify_socket, run_poststart_hooks};
 use crate::state::{Container, GATE_CREATING};
 use crate::sync::Message;
 
@@ -18,7 +19,10 @@ use crate::sync::Message;
 /// What was being done, and why it failed; nothing is left behind.
 pub fn run(global: &Global, options: &RunOptions, log: &mut Log) -> Result<i32> {
     if options.detach {
-        start_one(global, options, Some(Terminal::Socket), log)?;
+        let (created, forwarder) = start_one(global, options, Some(Terminal::Socket), log)?;
+        if let Some(forwarder) = forwarder {
+            forward_until_ready(&forwarder, &created.init.pidfd, created.init.pid, log);
+        }
         return Ok(0);
     }
     if !options.no_subreaper {
@@ -26,7 +30,10 @@ pub fn run(global: &Global, options: &RunOptions, log: &mut Log) -> Result<i32> 
     }
     let mut foreground = Foreground::new()?;
     let (ours, theirs) = console::socket_pair()?;
-    let created = start_one(global, options, Some(Terminal::Foreground(theirs)), log)?;
+    let (created, forwarder) = start_one(global, options, Some(Terminal::Foreground(theirs)), log)?;
+    if let Some(forwarder) = forwarder {
+        foreground.forward_notifications(forwarder);
+    }
     let status = attend(&created, &mut foreground, ours, options);
     let status = status.and_then(|()| foreground.wait(&created.init.pidfd));
     let Created { dir, state, .. } = created;
@@ -56,19 +63,21 @@ fn start_one(
     options: &RunOptions,
     terminal: Option<Terminal>,
     log: &mut Log,
-) -> Result<Created> {
+) -> Result<(Created, Option<Forwarder>)> {
     let mut created = create::prepare(global, &options.create, terminal, false, log)?;
-    let mut start = || -> Result<()> {
+    let mut start = || -> Result<Option<Forwarder>> {
         create::announce(&created.init, &options.create)?;
         // From creating to running: the gate was never put up.
         created.dir.unlink(GATE_CREATING).context(|| "take down the start gate")?;
         drop(created.lock.take());
+        let forwarder = open_notify_socket(&created.dir, global.notify_socket.as_deref(), log);
         created.init.answer(&Message::Proceed)?;
         created.init.wait_for_execve()?;
-        run_poststart_hooks(&created.state, log)
+        run_poststart_hooks(&created.state, log)?;
+        Ok(forwarder)
     };
     match start() {
-        Ok(()) => Ok(created),
+        Ok(forwarder) => Ok((created, forwarder)),
         Err(error) => {
             created.undo(log);
             Err(error)

@@ -1,19 +1,26 @@
 //! `skeg start`.
 
+use std::ffi::OsStr;
+use std::os::fd::OwnedFd;
+
+use nix::unistd::Pid;
+
 use crate::error::{CONTAINER_DOES_NOT_EXIST, Error, Result};
 use crate::gate::Starter;
 use crate::hooks::{self, Kind};
 use crate::log::Log;
-use crate::state::{Container, State, Status};
+use crate::notify_socket::Forwarder;
+use crate::state::{Container, ContainerDir, State, Status};
 
 /// What `start` says of a container that has been started before (runc's words, as `start` twice is matched by tests).
 const NOT_CREATED: &str = "cannot start a container that has";
 
-/// Lets the init process of a created container execute its program, and returns when it has.
+/// Lets the init process of a created container execute its program, and returns when it has; with the socket of a
+/// service manager, when the program says that it is ready.
 ///
 /// # Errors
 /// A container that is not created; what the init process reported of startContainer hooks or of execve.
-pub fn start(container: &Container, log: &mut Log) -> Result<()> {
+pub fn start(container: &Container, notify_socket: Option<&OsStr>, log: &mut Log) -> Result<()> {
     match container.status()? {
         Status::Created => {}
         Status::Stopped => return Err(Error::new(format!("{NOT_CREATED} stopped"))),
@@ -25,8 +32,34 @@ pub fn start(container: &Container, log: &mut Log) -> Result<()> {
     // Somebody else may have won, or the process have died, since the status was read.
     let starter = Starter::win(&container.dir)?
         .ok_or_else(|| Error::new("cannot start an already running container"))?;
+    let init = container.init()?;
+    let forwarder = open_notify_socket(&container.dir, notify_socket, log);
     starter.go()?;
-    run_poststart_hooks(&container.state, log)
+    run_poststart_hooks(&container.state, log)?;
+    if let (Some(forwarder), Some(init)) = (forwarder, init) {
+        forward_until_ready(&forwarder, &init, Pid::from_raw(container.state.pid), log);
+    }
+    Ok(())
+}
+
+/// The forwarder for a service manager's socket. Without one the container runs as well: the manager sees that it is not
+/// told, and the reason is a warning.
+pub fn open_notify_socket(
+    dir: &ContainerDir,
+    notify_socket: Option<&OsStr>,
+    log: &mut Log,
+) -> Option<Forwarder> {
+    Forwarder::open(dir, notify_socket?).unwrap_or_else(|error| {
+        log.warn(error.to_string());
+        None
+    })
+}
+
+/// Waits for readiness; a manager that cannot be told is a warning.
+pub fn forward_until_ready(forwarder: &Forwarder, init: &OwnedFd, main: Pid, log: &mut Log) {
+    if let Err(error) = forwarder.forward_until_ready(init, main) {
+        log.warn(error.to_string());
+    }
 }
 
 /// poststart hooks: after the program runs, in the runtime's namespaces; a failure is a warning (runtime.md, lifecycle).

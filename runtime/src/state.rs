@@ -48,7 +48,12 @@ const STATE_NEW: &str = "state.json.new";
 /// A copy of the bundle's config.json as it was at creation (row G4).
 const CONFIG: &str = "config.json";
 
-/// Every name that skeg makes in a state directory: what `delete` removes, and nothing else (row A16).
+/// The directory for the socket on which the container's service says that it is ready.
+pub const NOTIFY: &str = "notify";
+/// That socket.
+pub const NOTIFY_SOCKET: &str = "notify.sock";
+
+/// Every file that skeg makes in a state directory: what `delete` removes beside [`NOTIFY`], and nothing else (row A16).
 const NAMES: [&str; 6] = [GATE_CREATING, GATE, STARTED, STATE, STATE_NEW, CONFIG];
 
 /// The most that is read of a state file or a configuration.
@@ -404,6 +409,31 @@ impl ContainerDir {
         open_own(&self.fd, name, flags, Mode::empty())
     }
 
+    /// Makes [`NOTIFY`]: every user of the container may look into it.
+    ///
+    /// # Errors
+    /// What making it said.
+    pub fn make_notify(&self) -> Result<()> {
+        let what = || format!("make the notify directory of container {}", self.id);
+        nix::sys::stat::mkdirat(&self.fd, NOTIFY, Mode::S_IRWXU).context(what)?;
+        let mode = Mode::from_bits_truncate(0o755);
+        let flags = nix::sys::stat::FchmodatFlags::NoFollowSymlink;
+        nix::sys::stat::fchmodat(&self.fd, NOTIFY, mode, flags).context(what)
+    }
+
+    /// Opens [`NOTIFY`]; `None` where the container has none.
+    ///
+    /// # Errors
+    /// What opening it said.
+    pub fn open_notify(&self) -> Result<Option<OwnedFd>> {
+        match open_own(&self.fd, NOTIFY, OFlag::O_PATH | OFlag::O_DIRECTORY, Mode::empty()) {
+            Err(Errno::ENOENT) => Ok(None),
+            other => {
+                other.context(|| format!("open the notify directory of container {}", self.id)).map(Some)
+            }
+        }
+    }
+
     /// Renames a file of the directory.
     ///
     /// # Errors
@@ -492,6 +522,10 @@ impl ContainerDir {
         let what = || format!("remove the state directory of container {}", self.id);
         for name in NAMES {
             path::remove_file(&self.fd, name).context(what)?;
+        }
+        if let Some(directory) = self.open_notify()? {
+            path::remove_file(&directory, NOTIFY_SOCKET).context(what)?;
+            path::remove_dir(&self.fd, NOTIFY).context(what)?;
         }
         match path::remove_dir(&self.root, self.id.as_str()) {
             Err(Errno::ENOTEMPTY) => {

@@ -452,7 +452,7 @@ fn make_group(at: &GroupPath, enable: Option<(&[String], bool)>, made: &mut Made
         existed = make_directory(&dir, name, made).context(|| what(&reached))?;
         let next = open_own(&dir, name, DIRECTORY, Mode::empty()).context(|| what(&reached))?;
         if is_cpuset {
-            inherit_cpuset(&dir, &next).context(|| what(&reached))?;
+            inherit_cpuset(&dir, &next, existed).context(|| what(&reached))?;
         }
         dir = next;
     }
@@ -507,9 +507,9 @@ fn enable_controllers(dir: &OwnedFd, wanted: &[String]) {
 }
 
 /// A new v1 cpuset has no CPUs and no memory nodes, and nobody can enter it: it gets those of the one above.
-fn inherit_cpuset(above: &OwnedFd, dir: &OwnedFd) -> nix::Result<()> {
+fn inherit_cpuset(above: &OwnedFd, dir: &OwnedFd, existed: bool) -> nix::Result<()> {
     for file in ["cpuset.cpus", "cpuset.mems"] {
-        if read_own(dir, file, READ_LIMIT)?.trim_ascii().is_empty() {
+        if !existed || read_own(dir, file, READ_LIMIT)?.trim_ascii().is_empty() {
             write_own(dir, file, read_own(above, file, READ_LIMIT)?.trim_ascii())?;
         }
     }
