@@ -3,6 +3,7 @@
 //! One statically linked program with three roles: the test suite, the process of one case, and, under the name
 //! `probe` in a container's rootfs, the program that looks around inside (see `inside.rs`).
 #![cfg_attr(not(test), no_main)]
+#![cfg_attr(test, allow(dead_code, reason = "the test harness has its own main"))]
 #![recursion_limit = "256"]
 #![allow(
     clippy::disallowed_methods,

@@ -309,7 +309,8 @@ fn g3(ctx: &Ctx) -> Outcome {
     let mut good = ctx.bundle()?;
     good.probe(["sleep"]);
     let good = good.create(ctx)?;
-    let mutations: [(&str, fn(&[u8]) -> Vec<u8>); 8] = [
+    type Mutation = (&'static str, fn(&[u8]) -> Vec<u8>);
+    let mutations: [Mutation; 8] = [
         ("empty", |_| Vec::new()),
         ("half", |content| content[..content.len() / 2].to_vec()),
         ("garbage", |_| b"\xff\xfe garbage".to_vec()),
@@ -375,11 +376,7 @@ fn g5(ctx: &Ctx) -> Outcome {
     raw(ctx, &[b"{\"a\":".repeat(100_000), b"1".to_vec()].concat(), "deep nesting")?;
     let good = serde_json::to_vec(&ctx.bundle()?.config)?;
     raw(ctx, &[&good[..], b" trailing"].concat(), "trailing text")?;
-    raw(
-        ctx,
-        &[&good[..good.len() - 1], &b", \"x\": ".repeat(1)[..], &vec![b'"'; 1][..]].concat(),
-        "an open string",
-    )?;
+    raw(ctx, &[&good[..good.len() - 1], b", \"x\": \""].concat(), "an open string")?;
     let bundle = ctx.bundle()?;
     let path = bundle.dir.join("config.json");
     fs::File::create(&path)?.set_len(1 << 30)?;

@@ -196,7 +196,7 @@ fn root_is_all(ctx: &Ctx) -> Outcome {
     let report = ctx.bundle()?.run_json(ctx)?;
     for mount in report["mounts"].as_array().into_iter().flatten() {
         let target = mount["target"].as_str().unwrap_or_default();
-        let ours = ["/", "/proc", "/dev", "/sys"].iter().any(|top| target == *top)
+        let ours = ["/", "/proc", "/dev", "/sys"].contains(&target)
             || target.starts_with("/proc/")
             || target.starts_with("/dev/")
             || target.starts_with("/sys/");
