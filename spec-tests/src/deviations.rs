@@ -55,6 +55,8 @@ const KNOWN: &[(&str, &str, &str)] = &[
     ("runc", "a7_sources_opened_once", "runc 1.1 looks at a mount's source several times"),
     ("runc", "c16_environment_ignored", "Debian's runc is linked dynamically"),
     ("runc", "g1_before_any_access", "runc 1.1 looks at the state root before the id"),
+    ("runc", "exec_rlimits", "runc built with Go 1.19: Go raises the soft limit of open files by itself, at times"),
+    ("runc", "a1_rename_race", "runc 1.1 has CVE-2024-45310: a missing mount point is made through a symlink"),
 ];
 
 /// The reason why this runtime is known to fail this case.
