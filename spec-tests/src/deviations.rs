@@ -48,6 +48,15 @@ const KNOWN: &[(&str, &str, &str)] = &[
     ("runc", "g3_state_tampered", "runc 1.1 panics on state that is null"),
     ("runc", "g5_hostile_config", "runc 1.1 panics on a config.json that is null"),
     ("runc", "g5_nul_in_strings", "runc 1.1 accepts NUL in some strings"),
+    ("runc", "t7_no_paths_into_rootfs", "runc 1.1 addresses the rootfs by path and mounts by path"),
+    ("runc", "t7_opens_are_confined", "runc 1.1 opens files of the rootfs by path"),
+    ("runc", "t7_cloexec", "runc 1.1 hands descriptors to its second stage without close-on-exec"),
+    ("runc", "t7_proc_writes", "runc 1.1 writes sysctls through the container's /proc by path"),
+    ("runc", "a7_sources_opened_once", "runc 1.1 looks at a mount's source several times"),
+    ("runc", "c16_environment_ignored", "Debian's runc is linked dynamically"),
+    ("runc", "g1_before_any_access", "runc 1.1 looks at the state root before the id"),
+    ("runc", "exec_rlimits", "runc built with Go 1.19: Go raises the soft limit of open files by itself, at times"),
+    ("runc", "a1_rename_race", "runc 1.1 has CVE-2024-45310: a missing mount point is made through a symlink"),
 ];
 
 /// The reason why this runtime is known to fail this case.

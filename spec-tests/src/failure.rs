@@ -63,7 +63,8 @@ impl<T> During<T> for Option<T> {
 #[macro_export]
 macro_rules! ensure {
     ($condition:expr, $($text:tt)+) => {
-        if !$condition {
+        let holds: bool = $condition;
+        if !holds {
             return Err($crate::failure::Failure::new(format!($($text)+)));
         }
     };

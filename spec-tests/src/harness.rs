@@ -309,11 +309,6 @@ impl Running {
         !ENDED.with_borrow(|ended| ended.contains_key(&self.pid().as_raw()))
     }
 
-    /// What it has written so far to standard output.
-    pub fn stdout(&self) -> String {
-        fs::read_to_string(&self.out).unwrap_or_default()
-    }
-
     /// Waits for the end; a call that takes too long is killed and fails the case.
     pub fn wait(mut self) -> Outcome<Ran> {
         let pid = self.pid();
@@ -336,7 +331,7 @@ impl Running {
             let slice = PollTimeout::from(50u8);
             poll(&mut [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)], slice)?;
         };
-        Ok(Ran { label: self.label, status, out: self.out, err: self.err, elapsed: self.started.elapsed() })
+        Ok(Ran { label: self.label, status, out: self.out, err: self.err })
     }
 }
 
@@ -350,8 +345,6 @@ pub struct Ran {
     pub label: String,
     /// The exit status, or 128 and the number of the signal that ended it.
     pub status: i32,
-    /// How long it took.
-    pub elapsed: Duration,
     out: PathBuf,
     err: PathBuf,
 }

@@ -125,9 +125,10 @@ fn terminal() -> Outcome<i32> {
         Ok((columns, rows)) => format!("size {columns}x{rows}"),
         Err(errno) => format!("no terminal: {errno}"),
     };
+    // Before the first line, so that whoever has read it can rely on every later change being told.
+    let fd = sys::signal_fd(&[libc::SIGWINCH])?;
     println!("{}", size());
     if let ForkResult::Child = sys::fork()? {
-        let fd = sys::signal_fd(&[28])?;
         loop {
             let mut info = [0u8; 128];
             nix::unistd::read(&fd, &mut info)?;

@@ -3,8 +3,8 @@
 //! One statically linked program with three roles: the test suite, the process of one case, and, under the name
 //! `probe` in a container's rootfs, the program that looks around inside (see `inside.rs`).
 #![cfg_attr(not(test), no_main)]
+#![cfg_attr(test, allow(dead_code, reason = "the test harness has its own main"))]
 #![recursion_limit = "256"]
-#![allow(dead_code, reason = "the fixtures come first, the cases that use them follow")]
 #![allow(
     clippy::disallowed_methods,
     reason = "the rules about paths and processes are the runtime's; this crate is a test harness outside of it"
@@ -13,6 +13,7 @@
 mod auditor;
 mod cases;
 mod cgroups;
+mod compare;
 mod config;
 mod demo;
 mod deviations;
@@ -22,6 +23,7 @@ mod inside;
 mod leftovers;
 mod options;
 mod probe;
+mod recorder;
 mod runner;
 mod sacrificial;
 mod sys;
@@ -71,7 +73,11 @@ fn suite(arguments: &[String]) -> i32 {
             return 2;
         }
     };
-    match runner::run(&options) {
+    let result = match &options.compare {
+        Some(other) => compare::run(&options, other),
+        None => runner::run(&options),
+    };
+    match result {
         Ok(true) => 0,
         Ok(false) => 1,
         Err(failure::Failure::Failed(text) | failure::Failure::Skipped(text)) => {

@@ -7,7 +7,7 @@
 #![allow(unsafe_code, reason = "the one module of this crate for raw system calls")]
 
 use std::ffi::{CString, c_int, c_long, c_void};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
@@ -376,13 +376,4 @@ pub fn add_session_key(name: &str) -> nix::Result<c_long> {
             KEY_SPEC_SESSION_KEYRING,
         )
     })
-}
-
-/// Reads `length` bytes at `offset` of another process's memory through an open `/proc/PID/mem`.
-pub fn read_at(file: impl AsFd, offset: u64, length: usize) -> nix::Result<Vec<u8>> {
-    let mut buffer = vec![0u8; length];
-    let offset = libc::off_t::try_from(offset).map_err(|_| Errno::EOVERFLOW)?;
-    let read = nix::sys::uio::pread(file, &mut buffer, offset)?;
-    buffer.truncate(read);
-    Ok(buffer)
 }

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::Case;
 use crate::failure::{During, Outcome};
-use crate::harness::{Bundle, Call, Ctx};
+use crate::harness::{Bundle, Call, Ctx, Ran};
 use crate::{ensure, ensure_eq, sys};
 
 pub const CASES: &[Case] = &[
@@ -394,7 +394,7 @@ fn d5(ctx: &Ctx) -> Outcome {
     fs::write(&file, "")?;
     for path in [file.display().to_string(), "/no/such/socket".to_owned()] {
         let call = terminal_bundle(ctx)?.create_call(ctx, &["--console-socket", &path])?;
-        call.run()?.exits(1)?.fails_in_one_line().during(&path)?;
+        call.run()?.exits(1).and_then(Ran::fails_in_one_line).during(&path)?;
     }
     let left = crate::leftovers::of_case(ctx)?;
     ensure!(left.is_empty(), "left behind: {}", left.join("; "));

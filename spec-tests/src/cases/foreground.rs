@@ -15,16 +15,40 @@ use crate::{config, ensure, ensure_eq};
 
 pub const CASES: &[Case] = &[
     Case::new("terminal_session", "config.md, process: terminal: input, output and the exit status", session),
-    Case::new("terminal_size", "config.md, process: terminal: the size is the caller's, and follows it", size),
-    Case::new("terminal_interrupt", "config.md, process: terminal: Ctrl-C interrupts the program inside", interrupt),
+    Case::new(
+        "terminal_size",
+        "config.md, process: terminal: the size is the caller's, and follows it",
+        size,
+    ),
+    Case::new(
+        "terminal_interrupt",
+        "config.md, process: terminal: Ctrl-C interrupts the program inside",
+        interrupt,
+    ),
     Case::new("terminal_end_of_input", "config.md, process: terminal: Ctrl-D ends the input", end_of_input),
     Case::new("terminal_restored", "peers.md A1.2: the caller's terminal is as before afterwards", restored),
     Case::new("terminal_exec", "peers.md A1.2: exec --tty", exec),
-    Case::new("d4_no_input_pushed", "security.md D4: the container cannot push input to the caller's terminal", d4),
+    Case::new(
+        "d4_no_input_pushed",
+        "security.md D4: the container cannot push input to the caller's terminal",
+        d4,
+    ),
     Case::new("d11_own_ptys", "security.md D11: the container sees its own ptys only", d11),
-    Case::new("bundle_busybox_shell", "issue 2, Must show 2 and 3: a shell of busybox by hand: job control", busybox),
-    Case::new("bundle_debian_shell", "issue 2, Must show 2: a Debian root by hand, default configuration", debian),
-    Case::new("bundle_of_containerd", "issue 2, Must show 2: a configuration that containerd wrote", containerd),
+    Case::new(
+        "bundle_busybox_shell",
+        "issue 2, Must show 2 and 3: a shell of busybox by hand: job control",
+        busybox,
+    ),
+    Case::new(
+        "bundle_debian_shell",
+        "issue 2, Must show 2: a Debian root by hand, default configuration",
+        debian,
+    ),
+    Case::new(
+        "bundle_of_containerd",
+        "issue 2, Must show 2: a configuration that containerd wrote",
+        containerd,
+    ),
     Case::new("bundle_large_output", "peers.md B 50: no output is lost at the end", large_output),
 ];
 

@@ -93,6 +93,12 @@ pub const CASES: &[Case] = &[
         .sacrificial()
         .limit(120),
     Case::new(
+        "b3_masks_share_no_inode",
+        "security.md B3: what masks a file is no inode of the host that the container can change",
+        b3_masks_share_no_inode,
+    )
+    .sacrificial(),
+    Case::new(
         "d1_terminal_paths",
         "security.md D1, D2: a terminal with any /dev/pts, ptmx, console of the image",
         d1,
@@ -376,14 +382,14 @@ fn a6(ctx: &Ctx) -> Outcome {
         if accepted {
             ran.ok().during(destination)?;
         } else {
-            ran.exits(1)?.fails().during(destination)?;
+            ran.exits(1).and_then(Ran::fails).during(destination)?;
         }
     }
     let mut bundle = ctx.bundle()?;
     let dir = ctx.path("dir");
     fs::create_dir(&dir)?;
     bundle.mount("/proc", "bind", &dir.display().to_string(), &["rbind"]).probe(["true"]);
-    bundle.run(ctx)?.exits(1)?.fails().during("a directory over /proc")?;
+    bundle.run(ctx)?.exits(1).and_then(Ran::fails).during("a directory over /proc")?;
     Ok(())
 }
 
@@ -513,7 +519,7 @@ fn b1(ctx: &Ctx) -> Outcome {
         if !Path::new("/sys/fs/selinux/enforce").exists()
             && !Path::new("/sys/kernel/security/apparmor").exists()
         {
-            ran.exits(1)?.fails().during(key)?;
+            ran.exits(1).and_then(Ran::fails).during(key)?;
         }
     }
     Ok(())
@@ -566,6 +572,20 @@ fn b3(ctx: &Ctx) -> Outcome {
         }
         ensure_eq!(fs::read_to_string(bundle.rootfs().join("secret"))?, "secret", "the masked file, {kind}");
     }
+    Ok(())
+}
+
+fn b3_masks_share_no_inode(ctx: &Ctx) -> Outcome {
+    // The fixture sees a change of the host's /dev.
+    let mut bundle = ctx.bundle()?;
+    bundle.privileged_by(&["CAP_FOWNER", "CAP_CHOWN", "CAP_DAC_OVERRIDE"]);
+    let mut actions = Vec::new();
+    for path in ["/proc/keys", "/proc/timer_list", "/dev/null", "/dev/zero", "/dev/console"] {
+        actions.push(json!(["chmod", path, "0600"]));
+        actions.push(json!(["chown", path, "7", "7"]));
+    }
+    bundle.actions(&Value::Array(actions));
+    bundle.run_json(ctx)?;
     Ok(())
 }
 

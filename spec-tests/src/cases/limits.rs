@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::Case;
 use crate::failure::{During, Outcome};
-use crate::harness::Ctx;
+use crate::harness::{Ctx, Ran};
 use crate::{cgroups, ensure, ensure_eq};
 
 pub const CASES: &[Case] = &[
@@ -263,7 +263,7 @@ fn invalid(ctx: &Ctx) -> Outcome {
     ] {
         let mut bundle = ctx.bundle()?;
         bundle.set(pointer, value.clone());
-        bundle.run(ctx)?.exits(1)?.fails_in_one_line().during(format!("{pointer} {value}"))?;
+        bundle.run(ctx)?.exits(1).and_then(Ran::fails_in_one_line).during(format!("{pointer} {value}"))?;
     }
     Ok(())
 }

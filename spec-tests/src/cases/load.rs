@@ -9,12 +9,20 @@ use crate::harness::Ctx;
 use crate::{ensure, ensure_eq, leftovers};
 
 pub const CASES: &[Case] = &[
-    Case::new("load_in_a_row", "issue 2, Must show 6: create, start, kill, delete again and again leak nothing", row)
-        .alone()
-        .limit(900),
-    Case::new("load_in_parallel", "issue 2, Must show 6: 64 containers at the same time all succeed", parallel)
-        .alone()
-        .limit(300),
+    Case::new(
+        "load_in_a_row",
+        "issue 2, Must show 6: create, start, kill, delete again and again leak nothing",
+        row,
+    )
+    .alone()
+    .limit(900),
+    Case::new(
+        "load_in_parallel",
+        "issue 2, Must show 6: 64 containers at the same time all succeed",
+        parallel,
+    )
+    .alone()
+    .limit(300),
     Case::new("load_run", "issue 2, Must show 6: run again and again leaks nothing", run).alone().limit(600),
 ];
 

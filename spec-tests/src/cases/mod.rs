@@ -16,6 +16,7 @@ mod lifecycle;
 mod limits;
 mod load;
 mod namespaces;
+mod policy;
 mod process;
 mod rootfs;
 mod seccomp;
@@ -68,7 +69,25 @@ impl Case {
 
 /// Every case, in the order in which a reader of the specification meets them.
 pub fn all() -> impl Iterator<Item = &'static Case> {
-    [lifecycle::CASES, process::CASES, rootfs::CASES, namespaces::CASES, limits::CASES, hooks::CASES, exec::CASES, descriptors::CASES, seccomp::CASES, foreground::CASES, input::CASES, hostile::CASES, joining::CASES, load::CASES].into_iter().flatten()
+    [
+        lifecycle::CASES,
+        process::CASES,
+        rootfs::CASES,
+        namespaces::CASES,
+        limits::CASES,
+        hooks::CASES,
+        exec::CASES,
+        descriptors::CASES,
+        seccomp::CASES,
+        foreground::CASES,
+        input::CASES,
+        hostile::CASES,
+        joining::CASES,
+        policy::CASES,
+        load::CASES,
+    ]
+    .into_iter()
+    .flatten()
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::Case;
 use crate::failure::{During, Outcome};
-use crate::harness::{Bundle, Ctx};
+use crate::harness::{Bundle, Ctx, Ran};
 use crate::inside::report;
 use crate::{ensure, ensure_eq};
 
@@ -159,7 +159,7 @@ fn f8(ctx: &Ctx) -> Outcome {
         let mut bundle = ctx.bundle()?;
         bundle.without_namespace("ipc").push("/linux/namespaces", json!({"type": "ipc", "path": path}));
         let call = bundle.run_call(ctx, &[])?.limit(std::time::Duration::from_secs(3));
-        call.run()?.exits(1)?.fails_in_one_line().during(format!("path {path}"))?;
+        call.run()?.exits(1).and_then(Ran::fails_in_one_line).during(format!("path {path}"))?;
     }
     Ok(())
 }
@@ -279,7 +279,7 @@ fn b6(ctx: &Ctx) -> Outcome {
         bundle.without_namespace(dropped).set("/linux/sysctl", json!({ key: value }));
         let ran = bundle.run(ctx)?;
         let after = host(key);
-        ran.exits(1)?.fails_in_one_line().during(format!("{key} without {dropped:?}"))?;
+        ran.exits(1).and_then(Ran::fails_in_one_line).during(format!("{key} without {dropped:?}"))?;
         ensure_eq!(after, before, "{key} of the host");
     }
     Ok(())
@@ -316,7 +316,7 @@ fn b7(ctx: &Ctx) -> Outcome {
             before,
             "core_pattern after {key:?}"
         );
-        ran.exits(1)?.fails_in_one_line().during(format!("key {key:?}"))?;
+        ran.exits(1).and_then(Ran::fails_in_one_line).during(format!("key {key:?}"))?;
     }
     Ok(())
 }

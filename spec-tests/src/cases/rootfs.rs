@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::Case;
 use crate::failure::{During, Outcome};
-use crate::harness::{Bundle, Ctx};
+use crate::harness::{Bundle, Ctx, Ran};
 use crate::{ensure, ensure_eq};
 
 pub const CASES: &[Case] = &[
@@ -182,7 +182,7 @@ fn root_missing(ctx: &Ctx) -> Outcome {
     for path in [json!("nowhere"), json!("config.json"), json!("")] {
         let mut bundle = ctx.bundle()?;
         bundle.set("/root/path", path.clone());
-        bundle.run(ctx)?.exits(1)?.fails_in_one_line().during(format!("root.path {path}"))?;
+        bundle.run(ctx)?.exits(1).and_then(Ran::fails_in_one_line).during(format!("root.path {path}"))?;
     }
     Ok(())
 }
@@ -196,7 +196,7 @@ fn root_is_all(ctx: &Ctx) -> Outcome {
     let report = ctx.bundle()?.run_json(ctx)?;
     for mount in report["mounts"].as_array().into_iter().flatten() {
         let target = mount["target"].as_str().unwrap_or_default();
-        let ours = ["/", "/proc", "/dev", "/sys"].iter().any(|top| target == *top)
+        let ours = ["/", "/proc", "/dev", "/sys"].contains(&target)
             || target.starts_with("/proc/")
             || target.starts_with("/dev/")
             || target.starts_with("/sys/");

@@ -4,19 +4,35 @@ use serde_json::{Value, json};
 
 use super::Case;
 use crate::failure::{During, Outcome};
-use crate::harness::Ctx;
+use crate::harness::{Ctx, Ran};
 use crate::{ensure, ensure_eq};
 
 pub const CASES: &[Case] = &[
-    Case::new("seccomp_errno", "config-linux.md, seccomp: SCMP_ACT_ERRNO gives errnoRet, or EPERM without it", errno),
-    Case::new("seccomp_default_action", "config-linux.md, seccomp: defaultAction and defaultErrnoRet", default_action),
-    Case::new("seccomp_arguments", "config-linux.md, seccomp: args: index, value, valueTwo and op", arguments),
+    Case::new(
+        "seccomp_errno",
+        "config-linux.md, seccomp: SCMP_ACT_ERRNO gives errnoRet, or EPERM without it",
+        errno,
+    ),
+    Case::new(
+        "seccomp_default_action",
+        "config-linux.md, seccomp: defaultAction and defaultErrnoRet",
+        default_action,
+    ),
+    Case::new(
+        "seccomp_arguments",
+        "config-linux.md, seccomp: args: index, value, valueTwo and op",
+        arguments,
+    ),
     Case::new("seccomp_kill", "config-linux.md, seccomp: SCMP_ACT_KILL_PROCESS ends the process", kill),
     Case::new("seccomp_mode", "security.md E8: the filter is on, with and without noNewPrivileges", mode),
     Case::new("seccomp_unknown_names", "config-linux.md, seccomp: unknown names are ignored", unknown_names),
     Case::new("e13_seccomp_values", "security.md E13: unknown actions, operators and flags are errors", e13),
     Case::new("e11_new_calls", "security.md E11: calls newer than the profile give ENOSYS", e11),
-    Case::new("seccomp_many_rules", "security.md E12: a profile of hundreds of names with a default of EPERM", many),
+    Case::new(
+        "seccomp_many_rules",
+        "security.md E12: a profile of hundreds of names with a default of EPERM",
+        many,
+    ),
     Case::new("seccomp_exec", "security.md C7: the filter holds for exec processes", exec),
     Case::new("seccomp_flags", "config-linux.md, seccomp: flags", flags),
 ];
@@ -54,15 +70,88 @@ fn errno(ctx: &Ctx) -> Outcome {
 
 /// Names that a static program and the runtimes' own last steps need.
 const NEEDED: &[&str] = &[
-    "access", "arch_prctl", "brk", "capget", "capset", "chdir", "clock_nanosleep", "clone", "clone3", "close",
-    "close_range", "dup", "dup2", "dup3", "epoll_create1", "epoll_ctl", "epoll_pwait", "execve", "execveat",
-    "exit", "exit_group", "faccessat", "faccessat2", "fchdir", "fchmod", "fchown", "fcntl", "fstat", "fstatfs", "futex",
-    "getcwd", "getdents64", "getegid", "geteuid", "getgid", "getgroups", "getpgrp", "getpid", "getppid", "getrandom",
-    "getrlimit", "getrusage", "gettid", "getuid", "ioctl", "keyctl", "lseek", "lstat", "madvise", "mmap", "mprotect",
-    "munmap", "nanosleep", "newfstatat", "open", "openat", "openat2", "pipe2", "poll", "prctl", "pread64", "prlimit64",
-    "read", "readlink", "readlinkat", "rseq", "rt_sigaction", "rt_sigprocmask", "rt_sigreturn", "sched_getaffinity",
-    "sched_yield", "set_robust_list", "set_tid_address", "setgid", "setgroups", "setresgid", "setresuid", "setuid",
-    "sigaltstack", "statx", "tgkill", "write",
+    "access",
+    "arch_prctl",
+    "brk",
+    "capget",
+    "capset",
+    "chdir",
+    "clock_nanosleep",
+    "clone",
+    "clone3",
+    "close",
+    "close_range",
+    "dup",
+    "dup2",
+    "dup3",
+    "epoll_create1",
+    "epoll_ctl",
+    "epoll_pwait",
+    "execve",
+    "execveat",
+    "exit",
+    "exit_group",
+    "faccessat",
+    "faccessat2",
+    "fchdir",
+    "fchmod",
+    "fchown",
+    "fcntl",
+    "fstat",
+    "fstatfs",
+    "futex",
+    "getcwd",
+    "getdents64",
+    "getegid",
+    "geteuid",
+    "getgid",
+    "getgroups",
+    "getpgrp",
+    "getpid",
+    "getppid",
+    "getrandom",
+    "getrlimit",
+    "getrusage",
+    "gettid",
+    "getuid",
+    "ioctl",
+    "keyctl",
+    "lseek",
+    "lstat",
+    "madvise",
+    "mmap",
+    "mprotect",
+    "munmap",
+    "nanosleep",
+    "newfstatat",
+    "open",
+    "openat",
+    "openat2",
+    "pipe2",
+    "poll",
+    "prctl",
+    "pread64",
+    "prlimit64",
+    "read",
+    "readlink",
+    "readlinkat",
+    "rseq",
+    "rt_sigaction",
+    "rt_sigprocmask",
+    "rt_sigreturn",
+    "sched_getaffinity",
+    "sched_yield",
+    "set_robust_list",
+    "set_tid_address",
+    "setgid",
+    "setgroups",
+    "setresgid",
+    "setresuid",
+    "setuid",
+    "sigaltstack",
+    "statx",
+    "tgkill",
+    "write",
 ];
 
 fn default_action(ctx: &Ctx) -> Outcome {
@@ -156,14 +245,15 @@ fn e13(ctx: &Ctx) -> Outcome {
     ] {
         let mut bundle = ctx.bundle()?;
         bundle.set("/linux/seccomp", profile.clone());
-        bundle.run(ctx)?.exits(1)?.fails_in_one_line().during(&profile)?;
+        bundle.run(ctx)?.exits(1).and_then(Ran::fails_in_one_line).during(&profile)?;
     }
     Ok(())
 }
 
 fn e11(ctx: &Ctx) -> Outcome {
     let profile = json!({"defaultAction": "SCMP_ACT_ERRNO", "syscalls": [{"names": NEEDED, "action": "SCMP_ACT_ALLOW"}]});
-    let found = under(ctx, profile, json!([call(900, ["0", "0", "0"]), call(libc::SYS_getpgid, ["0", "0", "0"])]))?;
+    let found =
+        under(ctx, profile, json!([call(900, ["0", "0", "0"]), call(libc::SYS_getpgid, ["0", "0", "0"])]))?;
     ensure_eq!(found[0], json!({"errno": "ENOSYS"}), "call number 900");
     ensure_eq!(found[1], json!({"errno": "EPERM"}), "a call that is older than the profile");
     Ok(())
