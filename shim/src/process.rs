@@ -140,17 +140,11 @@ impl Process {
         }
     }
 
-    /// `ResizePty`.
+    /// `ResizePty`. Without a terminal, or after the end, there is nothing to do: a resize may cross the exit.
     ///
     /// # Errors
-    /// `FailedPrecondition` once it has ended; what the ioctl failed with.
+    /// What the ioctl failed with.
     pub fn resize(&self, columns: u16, rows: u16) -> Result<()> {
-        if let State::Ended(_) = self.state.get() {
-            return Err(Error::new(
-                Code::FailedPrecondition,
-                "cannot resize the terminal of a stopped process",
-            ));
-        }
         match self.streams.borrow().as_ref() {
             Some(streams) => streams.resize(columns, rows),
             None => Ok(()),

@@ -1,0 +1,118 @@
+#!/bin/bash
+# What ctr can ask of a shim, one containerd and one pair of shim and runtime at a time. See lib.sh for its settings.
+. "$(dirname "$0")/lib.sh"
+begin
+id() { echo "$PREFIX-$1"; }
+
+check "run prints" hello "$(run --rm $IMAGE $(id hello) echo hello 2>&1)"
+check "standard error" oops "$(run --rm $IMAGE $(id err) sh -c 'echo oops >&2' 2>&1 >/dev/null)"
+for code in 0 1 7 255; do
+	run --rm $IMAGE $(id code$code) sh -c "exit $code" >/dev/null 2>&1
+	check "exit code $code" $code $?
+done
+run --rm $IMAGE $(id sig9) sh -c 'kill -9 $$; sleep 5' >/dev/null 2>&1
+# A signal that the init process of a PID namespace sends itself is ignored but for handlers: sleep must end.
+check "a signal to itself is ignored by init" 0 $?
+check "standard input" "input of 3 lines" "$({ printf 'a\nb\nc\n'; sleep 1; } | run --rm $IMAGE $(id stdin) sh -c 'echo input of $(wc -l) lines' 2>&1)"
+run --rm $IMAGE $(id missing) /no/such/program >"$WORK/out" 2>&1
+check "a program that is missing is an error" 1 $?
+grep -q "no such file or directory" "$WORK/out" && ok "the error says so" || bad "the error says: $(cat "$WORK/out")"
+
+run -d $IMAGE $(id web) sleep 1000
+check "detached: running" RUNNING "$(ctr tasks ls | awk -v c=$(id web) '$1==c {print $3}')"
+check "exec prints" inside "$(ctr tasks exec --exec-id e1 $(id web) echo inside 2>&1)"
+ctr tasks exec --exec-id e2 $(id web) sh -c 'exit 42' >/dev/null 2>&1
+check "exec exit code" 42 $?
+check "exec with standard input" "got hi" "$({ echo hi; sleep 0.5; } | ctr tasks exec --exec-id e3 $(id web) sh -c 'read x; echo got $x' 2>&1)"
+ctr tasks exec --exec-id e4 $(id web) /no/such/program >"$WORK/out" 2>&1 && bad "exec of nothing succeeded" || ok "exec of nothing fails"
+grep -q "no such file or directory" "$WORK/out" && ok "and says so" || bad "and says: $(cat "$WORK/out")"
+check "exec with a terminal" "tty /dev/pts/0" "$(script -qec "$CTR tasks exec -t --exec-id e5 $(id web) sh -c 'echo tty \$(tty)'" /dev/null </dev/null | tr -d '\r\0' | sed 's/^\^@//')"
+ctr tasks exec -d --exec-id e6 $(id web) sleep 1001
+ctr tasks ps $(id web) | grep -q "e6" && ok "ps shows the exec" || bad "ps: $(ctr tasks ps $(id web))"
+check "ps shows two processes" 2 "$(ctr tasks ps $(id web) | grep -c '^[0-9]')"
+ctr tasks kill -s 15 --exec-id e6 $(id web)
+eventually 5 sh -c "! $CTR tasks ps $(id web) | grep -q e6" && ok "an exec is killed" || bad "the exec lives"
+ctr tasks pause $(id web)
+check "paused" PAUSED "$(ctr tasks ls | awk -v c=$(id web) '$1==c {print $3}')"
+ctr tasks exec --exec-id e7 $(id web) true >/dev/null 2>&1 && bad "exec in a paused container" || ok "no exec while paused"
+ctr tasks resume $(id web)
+check "resumed" RUNNING "$(ctr tasks ls | awk -v c=$(id web) '$1==c {print $3}')"
+ctr tasks metrics $(id web) >"$WORK/metrics" 2>&1 && ok "metrics" || bad "metrics: $(cat "$WORK/metrics")"
+grep -qi "memory" "$WORK/metrics" && ok "metrics have memory" || bad "metrics: $(cat "$WORK/metrics")"
+ctr tasks rm $(id web) >/dev/null 2>&1 && bad "a running task was deleted" || ok "a running task is not deleted"
+ctr tasks kill -s 9 $(id web)
+eventually 5 sh -c "$CTR tasks ls | grep $(id web) | grep -q STOPPED" && ok "killed" || bad "not stopped"
+check "rm tells 137" "exit code 137" "$(ctr tasks rm $(id web) 2>&1 | grep -o 'exit code [0-9]*')"
+ctr containers rm $(id web)
+
+run -d $IMAGE $(id term) sh -c 'trap "exit 143" TERM; while :; do sleep 0.1; done'
+sleep 0.3
+ctr tasks kill -s 15 $(id term)
+eventually 5 sh -c "$CTR tasks ls | grep $(id term) | grep -q STOPPED"
+check "143 after SIGTERM" "exit code 143" "$(ctr tasks rm $(id term) 2>&1 | grep -o 'exit code [0-9]*')"
+ctr containers rm $(id term)
+
+check "a terminal" "tty /dev/console 24 80" "$(script -qec "stty rows 24 cols 80; $CTR run --rm -t ${RUNTIME_ARGS[*]} $IMAGE $(id tty) sh -c 'sleep 0.2; echo tty \$(tty | sed s.pts/0.console.) \$(stty size)'" /dev/null </dev/null | tr -d '\r\0' | sed 's/^\^@//' | tail -1)"
+
+run -d --log-uri "file://$WORK/log.txt" $IMAGE $(id log) sh -c 'echo to a file; echo and error >&2; exec sleep 1000'
+eventually 5 grep -q error "$WORK/log.txt"
+check "logs to a file" "to a file and error" "$(sort -r "$WORK/log.txt" | tr '\n' ' ' | sed 's/ $//')"
+ctr tasks rm -f $(id log) >/dev/null 2>&1; ctr containers rm $(id log)
+cat >"$WORK/logger" <<LOGGER
+#!/bin/sh
+# As containerd defines logging binaries: output on 3, error on 4, ready on 5.
+{ echo "\$CONTAINER_NAMESPACE/\$CONTAINER_ID \$*"; } >$WORK/logged
+exec 6>>$WORK/logged
+cat <&3 >&6 5>&- &
+cat <&4 >&6 5>&- &
+exec 3<&- 4<&-
+exec 5>&-
+wait
+echo end >&6
+LOGGER
+chmod 755 "$WORK/logger"
+run -d --log-uri "binary://$WORK/logger?tag=x" $IMAGE $(id bin) sh -c 'echo to a binary; echo error too >&2'
+eventually 5 grep -q end "$WORK/logged"
+check "logs to a binary" "default/$(id bin) tag x,end,error too,to a binary" "$(sort "$WORK/logged" | tr '\n' ',' | sed 's/,$//')"
+ctr tasks rm -f $(id bin) >/dev/null 2>&1; ctr containers rm $(id bin)
+
+run --rm --memory-limit $((16 << 20)) $IMAGE $(id oom) sh -c 'tr "\0" x </dev/zero | head -c 100m | sort >/dev/null; echo rc $?' >"$WORK/out" 2>&1
+ctr events >"$WORK/events" 2>&1 &
+events=$!
+sleep 0.3
+run --rm --memory-limit $((8 << 20)) $IMAGE $(id oom2) sh -c 'exec sort /dev/zero' >/dev/null 2>&1
+check "137 when out of memory" 137 $?
+sleep 0.3
+kill $events
+check "events in their order" "create start oom exit delete" "$(grep -o "/tasks/[a-z]* .*$(id oom2)" "$WORK/events" | sed 's,/tasks/\([a-z]*\) .*,\1,' | uniq | tr '\n' ' ' | sed 's/ $//')"
+
+# at_once COMMAND: COMMAND N for N from 1 to 100, ten at a time.
+at_once() {
+	local n pids=()
+	for n in $(seq 100); do
+		"$1" "$n" >>"$WORK/many.log" 2>&1 &
+		pids+=($!)
+		if [ ${#pids[@]} = 10 ]; then
+			wait "${pids[@]}"
+			pids=()
+		fi
+	done
+}
+start_one() { run -d --null-io $IMAGE "$(id many$1)" sleep 1000; }
+is_stopped() { ctr tasks ls | grep -q "$1 .*STOPPED"; }
+end_one() {
+	local name
+	name=$(id "many$1")
+	ctr tasks kill -s 9 "$name"
+	eventually 20 is_stopped "$name"
+	ctr tasks rm "$name"
+	ctr containers rm "$name"
+}
+: >"$WORK/many.log"
+start=$(date +%s%N)
+at_once start_one
+check "100 containers at once" 100 "$(ctr tasks ls | grep -c "$(id many).*RUNNING")"
+say "     $((($(date +%s%N) - start) / 1000000)) ms to start them"
+at_once end_one
+check "and none any more" 0 "$(ctr tasks ls | grep -c "$(id many)")"
+finish
