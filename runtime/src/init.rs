@@ -32,7 +32,7 @@ use crate::sys::fd::{close_all_but, mark_cloexec_from, set_inheritable_range};
 use crate::sys::path::{mkdir_all_in_root, open_in_root};
 use crate::sys::procfs::Procfs;
 use crate::sys::{process as sys, seccomp};
-use crate::{sysctl, timens, userns};
+use crate::{net_devices, sysctl, timens, userns};
 
 /// All that the init process has of the runtime.
 #[derive(Debug)]
@@ -201,7 +201,7 @@ impl Init<'_> {
         let mut rootfs = Rootfs::attach(&self.plan.rootfs, self.bundle, sources)?;
         rootfs.mount()?;
         rootfs.make_devices()?;
-        if spec_hooks.is_some_and(runs_on_host) {
+        if spec_hooks.is_some_and(runs_on_host) || net_devices::of(self.spec).is_some() {
             channel.send(&Message::RootfsMounted)?;
             match channel.receive_or_end()? {
                 Message::HooksDone => {}

@@ -18,6 +18,7 @@ pub mod kill;
 pub mod list;
 pub mod log;
 pub mod namespaces;
+pub mod net_devices;
 pub mod notify_socket;
 pub mod pause;
 pub mod plan;

@@ -7,6 +7,7 @@ use oci_spec::runtime::{Process, Spec};
 
 use crate::error::{Context as _, Error, Result};
 use crate::hooks::{self, Kind};
+use crate::net_devices;
 use crate::plan::Plan;
 use crate::process::{limits_of, raise_hard_limits};
 use crate::security::notify;
@@ -184,6 +185,9 @@ pub fn attend(init: &mut Spawned, to: &Attendance<'_>, state: &mut State) -> Res
             }
             Request::RootfsMounted => {
                 record(init, to.dir, state)?;
+                if let Some(devices) = net_devices::of(to.spec) {
+                    net_devices::give(devices, init.pid)?;
+                }
                 run_host_hooks(to.spec, state)?;
                 init.answer(&Message::HooksDone)?;
             }

@@ -20,6 +20,7 @@ use super::pointer::push_escaped;
 use super::sysctl::SysctlKey;
 use crate::error::{Error, Result};
 use crate::namespaces::{self, MOUNT, NETWORK, NamespacePlan, TIME, USER, UTS};
+use crate::net_devices::TEMPLATE;
 use crate::sys::path::clean;
 
 mod resources;
@@ -390,10 +391,6 @@ fn validate_linux(linux: &Linux, namespaces: &NamespacePlan) -> Result<()> {
     intel_rdt(linux)?;
     net_devices(linux, namespaces)?;
     not_supported("/linux/intelRdt", linux.intel_rdt().is_some())?;
-    not_supported(
-        "/linux/netDevices",
-        linux.net_devices().as_ref().is_some_and(|devices| !devices.is_empty()),
-    )?;
     linux.resources().as_ref().map_or(Ok(()), |resources| validate_resources(resources, "/linux/resources"))
 }
 
@@ -570,7 +567,8 @@ fn intel_rdt(linux: &Linux) -> Result<()> {
     Ok(())
 }
 
-/// Row F4: what the kernel's `dev_valid_name` takes, and no `%`, which it would replace by a number.
+/// Row F4: what the kernel's `dev_valid_name` takes, and no `%`, but for the `%d` at the end of a new name that
+/// config-linux.md (netDevices) has the kernel replace by a number.
 fn net_devices(linux: &Linux, namespaces: &NamespacePlan) -> Result<()> {
     let valid = |name: &str| {
         let plain = |c: char| !c.is_whitespace() && !c.is_control() && !matches!(c, '/' | ':' | '%');
@@ -586,7 +584,8 @@ fn net_devices(linux: &Linux, namespaces: &NamespacePlan) -> Result<()> {
             return invalid(pointer, name, "must have a network namespace in /linux/namespaces");
         }
         let renamed = device.name().as_deref().filter(|renamed| !renamed.is_empty());
-        for candidate in [Some(name.as_str()), renamed].into_iter().flatten() {
+        let template = renamed.and_then(|renamed| renamed.strip_suffix(TEMPLATE));
+        for candidate in [Some(name.as_str()), template.or(renamed)].into_iter().flatten() {
             if !valid(candidate) {
                 return invalid(
                     pointer,
@@ -595,7 +594,7 @@ fn net_devices(linux: &Linux, namespaces: &NamespacePlan) -> Result<()> {
                 );
             }
         }
-        if !inside.insert(renamed.unwrap_or(name)) {
+        if template.is_none() && !inside.insert(renamed.unwrap_or(name)) {
             return invalid(pointer, renamed.unwrap_or(name), "must be the name of one device only");
         }
     }

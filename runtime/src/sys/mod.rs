@@ -4,6 +4,7 @@ pub mod bpf;
 pub mod clone;
 pub mod fd;
 pub mod mount;
+pub mod netlink;
 pub mod path;
 pub mod pid;
 pub mod posix_spawn;
