@@ -9,14 +9,14 @@ PACKAGES := skeg
 
 # glibc is linked statically where an explicit target keeps the flag away from proc macros, which cannot be.
 HOST := $(shell rustc -vV | sed -n 's/^host: //p')
-STATIC := RUSTFLAGS="-C target-feature=+crt-static" CARGO_BUILD_TARGET=$(HOST)
+STATIC := RUSTFLAGS="-C target-feature=+crt-static -C link-arg=-Wl,-z,pack-relative-relocs" CARGO_BUILD_TARGET=$(HOST)
 SPEC_TESTS := $(or $(CARGO_TARGET_DIR),target)/$(HOST)/debug/spec-tests
 DEBIAN_ROOT := $(CURDIR)/.cache/debian-root
 # Repetitions of the repeating cases: all for skeg, few for the runtime that it is compared with.
 SOAK ?= 1000
 
 .DEFAULT_GOAL := help
-.PHONY: help build install demo test lint fmt unit spec-tests bundles compare test-deps deny clean
+.PHONY: help build install demo bench test lint fmt unit spec-tests bundles compare test-deps deny clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -32,6 +32,9 @@ install: ## install the binaries of bin/ under PREFIX (/usr/local)
 
 demo: build $(SPEC_TESTS) ## run a container and let it report from inside what isolates it
 	$(SPEC_TESTS) demo --runtime bin/skeg
+
+bench: build test-deps ## speed and peak memory of run, beside runc: ratios, never a test
+	scripts/bench-run bin/skeg $(RUNC)
 
 test: test-deps fmt lint unit build spec-tests compare ## everything that is tested
 
