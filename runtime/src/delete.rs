@@ -1,7 +1,7 @@
 //! `skeg delete`.
 
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::poll::PollTimeout;
 
@@ -12,7 +12,7 @@ use crate::log::Log;
 use crate::state::{Container, ContainerDir, ContainerId, StateRoot, Status};
 use crate::sys::pid;
 
-/// How long a killed init process may take to end.
+/// How long a killed init process may take to end, or our own process to leave the cgroup of a killed `create`.
 const END_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Removes a container that has ended or was never started; with `force` any, and no container is no error.
@@ -76,6 +76,20 @@ fn end(container: &Container) -> Result<()> {
     Err(Error::new(format!("container {}: its init process does not end after SIGKILL", container.dir.id())))
 }
 
+/// Removes what a killed `create` left that had no process yet.
+fn remove_unborn(dir: &ContainerDir, cgroup: Cgroup, log: &mut Log) -> Result<()> {
+    let deadline = Instant::now() + END_TIMEOUT;
+    while !cgroup.is_empty()? {
+        if Instant::now() > deadline {
+            log.warn(format!("container {}: its cgroup is in use by others and stays", dir.id()));
+            return dir.remove();
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    cgroup.destroy()?;
+    dir.remove()
+}
+
 /// Removes what `create` made of a container whose init process has ended: remaining processes, cgroups, the state
 /// directory; then runs the poststop hooks, whose failures are warnings (runtime.md, lifecycle).
 ///
@@ -84,6 +98,11 @@ fn end(container: &Container) -> Result<()> {
 pub fn destroy(container: Container, log: &mut Log) -> Result<()> {
     let Container { dir, state } = container;
     let cgroup = Cgroup::open(&state.cgroup);
+    if state.pid == 0 {
+        // `create` was killed before it recorded a process; ours, if any, dies with it. The cgroup may never have been
+        // made: who is at that path is then somebody else, and is neither killed nor disturbed.
+        return remove_unborn(&dir, cgroup, log);
+    }
     // Without a PID namespace of its own, processes outlive their init process (row F16).
     cgroup.kill_all()?;
     cgroup.destroy()?;

@@ -7,6 +7,7 @@
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::path::Path;
 
+use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::sys::prctl;
 use nix::sys::stat::Mode;
@@ -73,7 +74,7 @@ pub fn exec(global: &Global, options: &ExecOptions, log: &mut Log) -> Result<i32
     let filter = compile_filter(spec)?;
     let cgroup = Cgroup::open(&container.state.cgroup);
     let groups: Vec<&str> = options.cgroups.iter().map(String::as_str).collect();
-    let entry = cgroup.entry_below(&SubCgroups::parse(&groups)?)?;
+    let mut entry = cgroup.entry_below(&SubCgroups::parse(&groups)?)?;
     let mut foreground = if options.detach { None } else { Some(Foreground::new()?) };
     let (console, master) = open_console(&process, options)?;
     let exec = Exec {
@@ -96,7 +97,16 @@ pub fn exec(global: &Global, options: &ExecOptions, log: &mut Log) -> Result<i32
     {
         process::set_affinity(cpus)?;
     }
-    let mut spawned = match Spawned::clone(0, v2_dir)? {
+    let side = match Spawned::clone(0, v2_dir) {
+        // v2's "no internal process" rule: the container, an init system perhaps, has sub-cgroups with controllers.
+        Err(error) if error.errno() == Some(Errno::EBUSY) => {
+            let cgroups = Procfs::mounted()?.read_of(Pid::from_raw(container.state.pid), "cgroup");
+            entry = cgroup.entry_beside(&cgroups.context(|| "read the cgroup of the init process")?)?;
+            Spawned::clone(0, entry.v2_dir.as_ref().map(AsFd::as_fd))
+        }
+        other => other,
+    };
+    let mut spawned = match side? {
         Side::Child(channel) => run(exec, &entry, &channel),
         Side::Parent(spawned) => spawned,
     };

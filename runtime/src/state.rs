@@ -600,13 +600,16 @@ impl Container {
         if self.dir.has(GATE_CREATING) {
             return Ok(Status::Creating);
         }
-        if self.dir.has(GATE) {
-            return Ok(Status::Created);
-        }
+        let created = self.dir.has(GATE);
         let frozen = Cgroup::open(&self.state.cgroup)
             .is_frozen()
             .context(|| format!("read the freezer of container {}", self.dir.id))?;
-        Ok(if frozen { Status::Paused } else { Status::Running })
+        Ok(match (frozen, created) {
+            // runc's order: a created container can be paused too.
+            (true, _) => Status::Paused,
+            (false, true) => Status::Created,
+            (false, false) => Status::Running,
+        })
     }
 }
 
