@@ -179,7 +179,9 @@ fn resources(found: &Value) {
 
 fn mounts(found: &Value) {
     heading("Mounts");
-    for mount in found["mounts"].as_array().into_iter().flatten() {
+    let mut mounts: Vec<&Value> = found["mounts"].as_array().into_iter().flatten().collect();
+    mounts.sort_by_key(|mount| text(&mount["target"]));
+    for mount in mounts {
         line(&text(&mount["target"]), &format!("{:<8} {}", text(&mount["type"]), text(&mount["options"])));
     }
 }

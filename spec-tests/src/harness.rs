@@ -278,6 +278,8 @@ impl Call {
         let label = self.words.join(" ");
         let started = Instant::now();
         let child = self.command.spawn().during(format!("start {label}"))?;
+        // Pids come round again: what is known of an earlier process with this one is not about this child.
+        ENDED.with_borrow_mut(|ended| ended.remove(&i32::try_from(child.id()).unwrap_or(0)));
         Ok(Running { child, label, out: self.out, err: self.err, started, limit: self.limit })
     }
 
