@@ -26,7 +26,7 @@ use crate::sync::Message;
 use crate::sys::fd::send_with_fds;
 use crate::sys::path::replace_given;
 use crate::sys::procfs::Procfs;
-use crate::{notify_socket, sysctl, userns};
+use crate::{notify_socket, rdt, sysctl, userns};
 
 /// What every command has from the flags before it.
 #[derive(Debug, Clone)]
@@ -116,13 +116,15 @@ pub fn prepare(
     plan.warnings().for_each(|warning| log.warn(warning));
     let console = open_console(&process, options, terminal)?;
     let joins = namespaces::open(&plan.namespaces)?;
+    let rdt = rdt::Group::of(&spec, options.id.as_str())?;
     if !plan.sysctls.is_empty() {
         sysctl::check_joined(&plan.sysctls, &joins, &Procfs::mounted()?)?;
     }
 
     let dir = StateRoot::open_or_create(&global.root)?.create(&options.id)?;
     let lock = dir.lock()?;
-    let state = first_state(&spec, &bundle, &dir, &cgroup_plan.paths());
+    let mut state = first_state(&spec, &bundle, &dir, &cgroup_plan.paths());
+    state.rdt = rdt;
     let mut making = Making { dir, lock, state, cgroup: None, init: None };
     let make = || -> Result<()> {
         making.dir.write_config(&config.text)?;
@@ -131,6 +133,7 @@ pub fn prepare(
             making.dir.make_notify()?;
         }
         let cgroup = making.cgroup.insert(Cgroup::create(&cgroup_plan)?);
+        making.state.rdt.as_ref().map_or(Ok(()), |group| group.make(&spec))?;
         let mut sources = sources::open(&plan.rootfs, bundle.dir(), &mut userns::for_mapping)?;
         if plan.namespaces.joins(PID) {
             joined_proc::open(&plan.rootfs, &mut sources, &joins)?;
@@ -150,6 +153,7 @@ pub fn prepare(
             procfs: open_procfs(&plan, &process)?,
             hosts_procfs: plan.namespaces.joins(USER).then(Procfs::mounted).transpose()?,
             may_set_groups: plan.may_set_groups,
+            rdt: making.state.rdt.as_ref().map(rdt::Group::entry).transpose()?,
             new_keyring: !options.no_new_keyring,
             handed_on: global.handed_on,
             listen_fds: global.listen_fds,
@@ -216,6 +220,9 @@ fn undo(
     if let Some(cgroup) = cgroup
         && let Err(error) = cgroup.kill_all().and_then(|()| cgroup.destroy())
     {
+        log.warn(error.to_string());
+    }
+    if let Some(Err(error)) = state.rdt.as_ref().map(rdt::Group::remove) {
         log.warn(error.to_string());
     }
     // runtime.md, lifecycle: a container that fails after its environment was made is destroyed like any other.
@@ -311,6 +318,7 @@ fn first_state(spec: &Spec, bundle: &Bundle, dir: &ContainerDir, cgroup: &Cgroup
         annotations: spec.annotations().clone().unwrap_or_default(),
         namespaces: namespaces.iter().fold(0, |all, one| all | namespaces::kind_of(one.typ())),
         cgroup: cgroup.clone(),
+        rdt: None,
         hooks: spec.hooks().clone(),
     }
 }

@@ -9,6 +9,7 @@ use crate::cgroup::Cgroup;
 use crate::error::{CONTAINER_DOES_NOT_EXIST, Error, Result};
 use crate::hooks::{self, Kind};
 use crate::log::Log;
+use crate::rdt;
 use crate::state::{Container, ContainerDir, ContainerId, StateRoot, Status};
 use crate::sys::pid;
 
@@ -106,6 +107,7 @@ pub fn destroy(container: Container, log: &mut Log) -> Result<()> {
     // Without a PID namespace of its own, processes outlive their init process (row F16).
     cgroup.kill_all()?;
     cgroup.destroy()?;
+    state.rdt.as_ref().map_or(Ok(()), rdt::Group::remove)?;
     dir.remove()?;
     let hooks = state.hooks.as_ref().and_then(|hooks| hooks.poststop().as_deref()).unwrap_or_default();
     if hooks.is_empty() {

@@ -36,7 +36,7 @@ use crate::sys::clone::{self, exit_now};
 use crate::sys::path::{open_given, replace_given};
 use crate::sys::process as sys;
 use crate::sys::procfs::Procfs;
-use crate::userns;
+use crate::{rdt, userns};
 
 /// What the exec process has of the runtime.
 struct Exec<'a> {
@@ -55,6 +55,7 @@ struct Exec<'a> {
     hosts_procfs: Option<Procfs>,
     /// Whether setgroups(2) is allowed: known once the user namespace is joined.
     may_set_groups: bool,
+    rdt: Option<rdt::Entry>,
     handed_on: u32,
     listen_fds: u32,
 }
@@ -88,6 +89,7 @@ pub fn exec(global: &Global, options: &ExecOptions, log: &mut Log) -> Result<i32
         procfs: lsm::wants_labels(&process).then(Procfs::processes).transpose()?,
         hosts_procfs: (container.state.namespaces & USER != 0).then(Procfs::mounted).transpose()?,
         may_set_groups: true,
+        rdt: container.state.rdt.as_ref().map(rdt::Group::entry).transpose()?,
         handed_on: global.handed_on,
         listen_fds: global.listen_fds,
     };
@@ -285,6 +287,7 @@ impl Exec<'_> {
     fn prepare(&mut self, cgroup: &CgroupEntry, channel: &Channel) -> Result<Program> {
         die_with_parent()?;
         cgroup.enter_self()?;
+        self.rdt.as_ref().map_or(Ok(()), rdt::Entry::enter_self)?;
         let affinity = self.process.exec_cpu_affinity().as_ref();
         match affinity.and_then(|affinity| affinity.cpu_affinity_final().as_ref()) {
             Some(cpus) => process::set_affinity(cpus)?,

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 
 use oci_spec::runtime::{
     Apparmor, Arch, Cgroup, Features, IDMap, IntelRdt, LinuxFeature, LinuxNamespaceType, LinuxSeccompAction,
-    MemoryPolicy, MountExtensions, NetDevices, Seccomp, Selinux,
+    MemoryPolicy, MemoryPolicyFlagType, MemoryPolicyModeType, MountExtensions, NetDevices, Seccomp, Selinux,
 };
 use serde_json::Value;
 
@@ -89,6 +89,22 @@ const FLAGS: [(&str, libc::c_ulong); 4] = [
     ),
 ];
 
+/// Modes and flags of set_mempolicy(2).
+const MEMORY_POLICIES: [MemoryPolicyModeType; 7] = [
+    MemoryPolicyModeType::MpolDefault,
+    MemoryPolicyModeType::MpolBind,
+    MemoryPolicyModeType::MpolInterleave,
+    MemoryPolicyModeType::MpolWeightedInterleave,
+    MemoryPolicyModeType::MpolPreferred,
+    MemoryPolicyModeType::MpolPreferredMany,
+    MemoryPolicyModeType::MpolLocal,
+];
+const MEMORY_POLICY_FLAGS: [MemoryPolicyFlagType; 3] = [
+    MemoryPolicyFlagType::MpolFNumaBalancing,
+    MemoryPolicyFlagType::MpolFRelativeNodes,
+    MemoryPolicyFlagType::MpolFStaticNodes,
+];
+
 /// The features document, as `skeg features` prints it.
 ///
 /// # Errors
@@ -135,11 +151,13 @@ fn linux() -> LinuxFeature {
     apparmor.set_enabled(Some(true));
     selinux.set_enabled(Some(true));
     let mut intel_rdt = IntelRdt::default();
-    intel_rdt.set_enabled(Some(false));
+    intel_rdt.set_enabled(Some(true)).set_schemata(Some(true)).set_monitoring(Some(true));
     let mut memory_policy = MemoryPolicy::default();
-    memory_policy.set_modes(Some(Vec::new())).set_flags(Some(Vec::new()));
+    memory_policy
+        .set_modes(Some(MEMORY_POLICIES.iter().map(ToString::to_string).collect()))
+        .set_flags(Some(MEMORY_POLICY_FLAGS.iter().map(ToString::to_string).collect()));
     let mut net_devices = NetDevices::default();
-    net_devices.set_enabled(Some(false));
+    net_devices.set_enabled(Some(true));
     let mut idmap = IDMap::default();
     idmap.set_enabled(Some(true));
     let mut mount_extensions = MountExtensions::default();

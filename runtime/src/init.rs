@@ -32,7 +32,7 @@ use crate::sys::fd::{close_all_but, mark_cloexec_from, set_inheritable_range};
 use crate::sys::path::{mkdir_all_in_root, open_in_root};
 use crate::sys::procfs::Procfs;
 use crate::sys::{process as sys, seccomp};
-use crate::{net_devices, sysctl, timens, userns};
+use crate::{net_devices, rdt, sysctl, timens, userns};
 
 /// All that the init process has of the runtime.
 #[derive(Debug)]
@@ -61,6 +61,8 @@ pub struct Init<'a> {
     pub hosts_procfs: Option<Procfs>,
     /// Whether setgroups(2) is allowed; of a user namespace that is joined, known once it is.
     pub may_set_groups: bool,
+    /// Its place in resctrl.
+    pub rdt: Option<rdt::Entry>,
     /// A session keyring of its own.
     pub new_keyring: bool,
     /// How many descriptors from 3 on the program gets.
@@ -123,6 +125,7 @@ impl Init<'_> {
         die_with_parent()?;
         nix::unistd::setsid().context(|| "make a session")?;
         cgroup.enter_self()?;
+        self.rdt.as_ref().map_or(Ok(()), rdt::Entry::enter_self)?;
         process::reset_affinity();
         self.enter_namespaces(channel)?;
         if self.plan.namespaces.is_new(NETWORK) {

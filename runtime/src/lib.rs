@@ -24,6 +24,7 @@ pub mod pause;
 pub mod plan;
 pub mod process;
 pub mod ps;
+pub mod rdt;
 pub mod rootfs;
 pub mod run;
 pub mod security;

@@ -30,6 +30,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::cgroup::{Cgroup, CgroupPaths};
 use crate::error::{CONTAINER_DOES_NOT_EXIST, CONTAINER_EXISTS, Context as _, Error, Result};
+use crate::rdt;
 use crate::sys::fd::write_all;
 use crate::sys::path::{self, open_own};
 use crate::sys::pid;
@@ -163,6 +164,9 @@ pub struct State {
     pub namespaces: u64,
     /// Its cgroups; empty where it has none of its own.
     pub cgroup: CgroupPaths,
+    /// Where it is in resctrl, if it asks for that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rdt: Option<rdt::Group>,
     /// Hooks that later commands run.
     pub hooks: Option<Hooks>,
 }

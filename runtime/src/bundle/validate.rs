@@ -21,6 +21,7 @@ use super::sysctl::SysctlKey;
 use crate::error::{Error, Result};
 use crate::namespaces::{self, MOUNT, NETWORK, NamespacePlan, TIME, USER, UTS};
 use crate::net_devices::TEMPLATE;
+use crate::rdt::DEFAULT_CLASS;
 use crate::sys::path::clean;
 
 mod resources;
@@ -62,15 +63,6 @@ fn missing<T>(pointer: impl Display, allowed: impl Display) -> Result<T> {
 
 fn absolute(pointer: impl Display, path: &Path) -> Result<()> {
     if path.is_absolute() { Ok(()) } else { invalid(pointer, path, "must be an absolute path") }
-}
-
-/// Row G6: what is part of the specification and not of skeg is refused, never left out.
-fn not_supported(pointer: impl Display, is_there: bool) -> Result<()> {
-    if is_there {
-        Err(Error::new(format!("{pointer}: is not supported by this version of skeg")))
-    } else {
-        Ok(())
-    }
 }
 
 /// `pointer/key`, escaped.
@@ -390,7 +382,6 @@ fn validate_linux(linux: &Linux, namespaces: &NamespacePlan) -> Result<()> {
     }
     intel_rdt(linux)?;
     net_devices(linux, namespaces)?;
-    not_supported("/linux/intelRdt", linux.intel_rdt().is_some())?;
     linux.resources().as_ref().map_or(Ok(()), |resources| validate_resources(resources, "/linux/resources"))
 }
 
@@ -555,14 +546,20 @@ fn devices(linux: &Linux) -> Result<()> {
 fn intel_rdt(linux: &Linux) -> Result<()> {
     let Some(rdt) = linux.intel_rdt() else { return Ok(()) };
     if let Some(id) = rdt.clos_id().as_deref()
-        && (matches!(id, "" | "." | "..") || id.contains(['/', '\n']))
+        && id != DEFAULT_CLASS
+        && (matches!(id, "" | "." | ".." | "info" | "mon_groups" | "mon_data") || id.contains(['/', '\n']))
     {
-        return invalid("/linux/intelRdt/closID", id, "must be a file name");
+        return invalid("/linux/intelRdt/closID", id, "must be a file name, or / for the default class");
     }
     if let Some(schema) = rdt.mem_bw_schema().as_deref()
         && (!schema.starts_with("MB:") || schema.contains('\n'))
     {
         return invalid("/linux/intelRdt/memBwSchema", schema, "must be one line that starts with MB:");
+    }
+    for (index, line) in rdt.schemata().iter().flatten().enumerate() {
+        if line.is_empty() || line.contains('\n') {
+            return invalid(format_args!("/linux/intelRdt/schemata/{index}"), line, "must be one line");
+        }
     }
     Ok(())
 }

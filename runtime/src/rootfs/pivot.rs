@@ -142,6 +142,17 @@ fn mounts_on(table: &[u8], parent: u64) -> Vec<(u64, PathBuf)> {
     mounts
 }
 
+/// The mount point of the first file system of this type.
+pub(crate) fn mount_point_of_type(table: &[u8], fs_type: &str) -> Option<PathBuf> {
+    table.split(|&byte| byte == b'\n').find_map(|line| {
+        let mut fields = line.split(|&byte| byte == b' ');
+        let point = fields.nth(4)?;
+        // Optional fields end in a hyphen; the type follows.
+        let found = fields.skip_while(|field| *field != b"-").nth(1)?;
+        (found == fs_type.as_bytes()).then(|| PathBuf::from(OsString::from_vec(unescape(point))))
+    })
+}
+
 /// `\040` and its like stand for space, tab, newline and backslash in mountinfo.
 fn unescape(field: &[u8]) -> Vec<u8> {
     let mut text = Vec::with_capacity(field.len());
@@ -173,5 +184,7 @@ mod tests {
             24 27 0:6 / /a\\040b\\134c rw shared:1 - tmpfs t rw\n";
         let expected = [(24, PathBuf::from("/a b\\c")), (22, PathBuf::from("/proc"))];
         assert_eq!(mounts_on(table, 27), expected);
+        assert_eq!(mount_point_of_type(table, "tmpfs"), Some(PathBuf::from("/a b\\c")));
+        assert_eq!(mount_point_of_type(table, "rw"), None);
     }
 }

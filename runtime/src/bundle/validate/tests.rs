@@ -507,33 +507,10 @@ fn paths_and_propagation() {
     );
 }
 
-/// Pointers that are refused as a whole, with the error.
-const NOT_SUPPORTED: [(&str, &str); 4] = [
-    ("/linux/intelRdt", "/linux/intelRdt: is not supported by this version of skeg"),
-    ("/linux/memoryPolicy", "/linux/memoryPolicy: is not supported by this version of skeg"),
-    ("/linux/netDevices", "/linux/netDevices: is not supported by this version of skeg"),
-    ("/process/execCPUAffinity", "/process/execCPUAffinity: is not supported by this version of skeg"),
-];
-
-/// security.md G6: what is not supported is said, not skipped.
-#[test]
-fn g6_what_is_not_supported_is_refused() {
-    let values = [
-        json!({}),
-        json!({"mode": "MPOL_BIND", "nodes": "0"}),
-        json!({"eth0": {}}),
-        json!({"initial": "0", "final": "1"}),
-    ];
-    for ((pointer, error), value) in NOT_SUPPORTED.iter().zip(values) {
-        refused(pointer, value, error);
-    }
-    accepted("/linux/netDevices", json!({}));
-}
-
 /// security.md F4: names that become path components.
 #[test]
 fn f4_resctrl_and_interface_names() {
-    for id in ["", ".", "..", "a/b", "/a", "a\nb"] {
+    for id in ["", ".", "..", "a/b", "/a", "a\nb", "info", "mon_groups"] {
         refused(
             "/linux/intelRdt",
             json!({"closID": id}),
@@ -542,16 +519,22 @@ fn f4_resctrl_and_interface_names() {
     }
     refused("/linux/intelRdt", json!({"memBwSchema": "L3:0=f"}), "/linux/intelRdt/memBwSchema: ");
     refused("/linux/intelRdt", json!({"memBwSchema": "MB:0=f\nL3:1"}), "/linux/intelRdt/memBwSchema: ");
-    refused("/linux/intelRdt", json!({"closID": "guaranteed", "memBwSchema": "MB:0=20"}), NOT_SUPPORTED[0].1);
+    refused("/linux/intelRdt", json!({"schemata": ["L3:0=f", "a\nb"]}), "/linux/intelRdt/schemata/1: ");
+    accepted("/linux/intelRdt", json!({"closID": "guaranteed", "memBwSchema": "MB:0=20"}));
+    accepted("/linux/intelRdt", json!({"closID": "/", "schemata": ["L3:0=f"]}));
     for name in ["", ".", "..", "a/b", "a b", "a:b", "eth%d", "a\nb", "0123456789012345"] {
         refused("/linux/netDevices", json!({name: {}}), "/linux/netDevices/");
-        if !name.is_empty() {
+        if !name.is_empty() && name != "eth%d" {
             refused("/linux/netDevices", json!({"eth0": {"name": name}}), "/linux/netDevices/eth0: ");
         }
     }
     refused("/linux/netDevices", json!({"a": {"name": "x"}, "b": {"name": "x"}}), "/linux/netDevices/");
     let fine = json!({"eth0": {"name": "ctr_eth0"}, "wlan0": {}, "a": {"name": ""}});
-    refused("/linux/netDevices", fine, NOT_SUPPORTED[2].1);
+    accepted("/linux/netDevices", fine);
+    accepted("/linux/netDevices", json!({"a": {"name": "eth%d"}, "b": {"name": "eth%d"}}));
+    for name in ["%d", "eth%d%d", "eth%dx", "eth%s"] {
+        refused("/linux/netDevices", json!({"eth0": {"name": name}}), "/linux/netDevices/eth0: ");
+    }
     let devices = ("/linux/netDevices", json!({"eth0": {}}));
     assert!(check(&[devices, ("/linux/namespaces", without_namespace("network"))]).is_err());
 }
