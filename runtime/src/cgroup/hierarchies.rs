@@ -42,6 +42,8 @@ pub struct Hierarchy {
     pub mount_point: PathBuf,
     /// Which of its cgroups is at the mount point: `/`, but in a container without a cgroup namespace.
     mount_root: PathBuf,
+    /// The id of that mount (mountinfo).
+    mount_id: u64,
     /// Where the calling process is, as `/proc/self/cgroup` has it; known only where it was asked for.
     own: Option<PathBuf>,
 }
@@ -86,7 +88,11 @@ impl Hierarchies {
         let mut found = if is_unified()? {
             Self { v1: Vec::new(), v2: Some(unified(UNIFIED_MOUNT_POINT.into())) }
         } else {
-            Self::from_mountinfo(&procfs.read_self("mountinfo").context(|| "read mountinfo")?)
+            let mountinfo = procfs.read_self("mountinfo").context(|| "read mountinfo")?;
+            Self::from_mountinfo(&mountinfo, &|path| {
+                let at = open_given(path, OFlag::O_PATH | OFlag::O_DIRECTORY, Mode::empty()).ok()?;
+                procfs.mount_id(at).ok()
+            })
         };
         if with_own {
             found.place_caller(&procfs.read_self("cgroup").context(|| "read the caller's cgroups")?);
@@ -94,41 +100,34 @@ impl Hierarchies {
         Ok(found)
     }
 
-    /// The hierarchies that mountinfo shows; the first mount of each counts, as the host's come before any bind of them.
-    pub fn from_mountinfo(mountinfo: &[u8]) -> Self {
+    /// The hierarchies that mountinfo shows; the first mount of each counts, as the host's come before any bind of them,
+    /// unless another mount covers it: then `seen_at`, which tells the mount id that a path leads to, has another answer
+    /// (an engine in a container that mounts cgroups of its own over those it was given).
+    pub fn from_mountinfo(mountinfo: &[u8], seen_at: &dyn Fn(&Path) -> Option<u64>) -> Self {
         let mut found = Self::default();
         for line in mountinfo.split(|&byte| byte == b'\n') {
             let Some(mount) = std::str::from_utf8(line).ok().and_then(parse_mount) else { continue };
-            match mount.fs_type {
-                "cgroup2" if found.v2.is_none() => {
-                    found.v2 = Some(Hierarchy {
-                        mount_root: unescape(mount.root),
-                        ..unified(unescape(mount.point))
-                    });
-                }
-                "cgroup" => found.add_v1(&mount),
-                _ => {}
+            let hierarchy = Hierarchy {
+                controllers: v1_controllers(&mount),
+                mount_point: unescape(mount.point),
+                mount_root: unescape(mount.root),
+                mount_id: mount.id,
+                own: None,
+            };
+            let known = match mount.fs_type {
+                "cgroup2" => found.v2.as_mut(),
+                "cgroup" if hierarchy.controllers.is_empty() => continue,
+                "cgroup" => found.v1.iter_mut().find(|other| other.controllers == hierarchy.controllers),
+                _ => continue,
+            };
+            match known {
+                Some(known) if seen_at(&known.mount_point) == Some(known.mount_id) => {}
+                Some(known) => *known = hierarchy,
+                None if hierarchy.controllers.is_empty() => found.v2 = Some(hierarchy),
+                None => found.v1.push(hierarchy),
             }
         }
         found
-    }
-
-    fn add_v1(&mut self, mount: &Mount<'_>) {
-        let controllers: Vec<String> = mount
-            .super_options
-            .split(',')
-            .filter(|option| V1_CONTROLLERS.contains(option) || option.starts_with("name="))
-            .map(str::to_owned)
-            .collect();
-        let known = self.v1.iter().any(|other| other.controllers == controllers);
-        if !known && !controllers.is_empty() {
-            self.v1.push(Hierarchy {
-                controllers,
-                mount_point: unescape(mount.point),
-                mount_root: unescape(mount.root),
-                own: None,
-            });
-        }
     }
 
     /// Takes in `/proc/PID/cgroup` (cgroups(7)): `ID:CONTROLLERS:PATH`, with ID 0 and no controllers for v2.
@@ -171,11 +170,21 @@ fn is_unified() -> Result<bool> {
 }
 
 fn unified(mount_point: PathBuf) -> Hierarchy {
-    Hierarchy { controllers: Vec::new(), mount_point, mount_root: "/".into(), own: None }
+    Hierarchy { controllers: Vec::new(), mount_point, mount_root: "/".into(), mount_id: 0, own: None }
+}
+
+/// The controllers or the name of a v1 hierarchy, as the super block's options have them; of v2 none.
+fn v1_controllers(mount: &Mount<'_>) -> Vec<String> {
+    if mount.fs_type != "cgroup" {
+        return Vec::new();
+    }
+    let is_controller = |option: &&str| V1_CONTROLLERS.contains(option) || option.starts_with("name=");
+    mount.super_options.split(',').filter(is_controller).map(str::to_owned).collect()
 }
 
 /// The fields of a line of mountinfo (proc_pid_mountinfo(5)) that matter here.
 struct Mount<'a> {
+    id: u64,
     root: &'a str,
     point: &'a str,
     fs_type: &'a str,
@@ -185,11 +194,13 @@ struct Mount<'a> {
 fn parse_mount(line: &str) -> Option<Mount<'_>> {
     // The optional fields between the two halves vary in number; a lone `-` ends them.
     let (mount, fs) = line.split_once(" - ")?;
-    let mut mount = mount.split(' ').skip(3);
+    let mut mount = mount.split(' ');
+    let id = mount.next()?.parse().ok()?;
+    let mut mount = mount.skip(2);
     let (root, point) = (mount.next()?, mount.next()?);
     let mut fs = fs.split(' ');
     let (fs_type, _source, super_options) = (fs.next()?, fs.next()?, fs.next()?);
-    Some(Mount { root, point, fs_type, super_options })
+    Some(Mount { id, root, point, fs_type, super_options })
 }
 
 /// A path of mountinfo as it is: the kernel writes space, tab, newline and backslash as `\ooo` there.
@@ -233,7 +244,7 @@ mod tests {
 
     #[test]
     fn hybrid_mounts_are_told_apart_and_the_first_of_a_hierarchy_counts() {
-        let found = Hierarchies::from_mountinfo(HYBRID.as_bytes());
+        let found = Hierarchies::from_mountinfo(HYBRID.as_bytes(), &|_| Some(32));
         assert_eq!(found.v1.len(), 2);
         assert_eq!(found.v1[0].controllers, ["cpu", "cpuacct"]);
         assert_eq!(found.v1[0].mount_point, Path::new("/sys/fs/cgroup/cpu,cpuacct"));
@@ -244,10 +255,26 @@ mod tests {
         assert_eq!(unescape("/mnt/with\\040space"), Path::new("/mnt/with space"));
     }
 
+    /// An engine in a container may mount the hierarchies of its cgroup namespace over
+    /// those that it was given, which no path leads to any more.
+    #[test]
+    fn a_mount_that_is_covered_does_not_count() {
+        let mountinfo = format!(
+            "{HYBRID}60 31 0:50 / /sys/fs/cgroup rw - tmpfs cgroup rw\n\
+             61 60 0:29 /inner /sys/fs/cgroup/cpu,cpuacct rw - cgroup cgroup rw,cpu,cpuacct\n\
+             62 60 0:38 /inner /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw\n"
+        );
+        let seen_at = |path: &Path| Some(if path.ends_with("unified") { 62 } else { 61 });
+        let found = Hierarchies::from_mountinfo(mountinfo.as_bytes(), &seen_at);
+        assert_eq!(found.v1[0].mount_id, 61);
+        assert_eq!(found.v2.unwrap().mount_id, 62);
+        assert_eq!(found.v1.len(), 2);
+    }
+
     #[test]
     fn the_caller_is_found_in_each_hierarchy_below_what_is_mounted() {
         let mountinfo = HYBRID.replace("0:29 / /sys", "0:29 /docker/c1 /sys");
-        let mut found = Hierarchies::from_mountinfo(mountinfo.as_bytes());
+        let mut found = Hierarchies::from_mountinfo(mountinfo.as_bytes(), &|_| Some(32));
         found.place_caller(b"9:name=systemd:/user.slice\n1:cpu,cpuacct:/docker/c1/sub\n0::/\n");
         assert_eq!(found.v1[0].own().unwrap(), Path::new("sub"));
         assert_eq!(found.v1[1].own().unwrap(), Path::new("user.slice"));

@@ -315,7 +315,7 @@ mod tests {
               2 0 0:2 / /sys/fs/cgroup/devices rw - cgroup cgroup rw,devices\n\
               3 0 0:3 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw\n"
         };
-        let mut found = Hierarchies::from_mountinfo(mountinfo);
+        let mut found = Hierarchies::from_mountinfo(mountinfo, &|_| None);
         found.place_caller(b"1:memory:/user/one\n2:devices:/\n0::/user/two\n");
         found
     }

@@ -1,7 +1,6 @@
 //! The container's root becomes the root of the process, and the host's mounts go.
 
 use std::ffi::OsString;
-use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
@@ -65,8 +64,8 @@ impl Rootfs<'_> {
         if !self.on_old_root {
             move_mount(&self.root, &old).context(what)?;
         }
-        let old = mount_id(&procfs, &old).context(what)?;
-        let ours = mount_id(&procfs, &self.root).context(what)?;
+        let old = procfs.mount_id(&old).context(what)?;
+        let ours = procfs.mount_id(&self.root).context(what)?;
         // A mount that is stacked on another one comes off first; the next round finds what it covered.
         loop {
             let table = procfs.read_self("mountinfo").context(what)?;
@@ -116,14 +115,6 @@ fn detach_or_cover(path: &Path) -> Result<bool> {
     let target = open_given(path, OFlag::O_PATH | OFlag::O_DIRECTORY, Mode::empty()).context(what)?;
     move_mount(empty_directory()?, target).context(what)?;
     Ok(false)
-}
-
-/// The id of the mount that `fd` is on (proc_pid_fdinfo(5)).
-fn mount_id(procfs: &Procfs, fd: &OwnedFd) -> nix::Result<u64> {
-    let text = procfs.read_self(&format!("fdinfo/{}", fd.as_raw_fd()))?;
-    let text = String::from_utf8_lossy(&text);
-    let id = text.lines().find_map(|line| line.strip_prefix("mnt_id:"));
-    id.and_then(|id| id.trim().parse().ok()).ok_or(Errno::EBADMSG)
 }
 
 /// The mounts whose parent is the mount `parent`: id and mount point, later ones first (proc_pid_mountinfo(5)).

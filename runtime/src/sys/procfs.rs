@@ -162,6 +162,17 @@ impl Procfs {
         self.write(format!("self/{name}"), value)
     }
 
+    /// The id of the mount that `fd` is on (proc_pid_fdinfo(5)), as mountinfo has it.
+    ///
+    /// # Errors
+    /// The errno of openat2(2) or read(2).
+    pub fn mount_id(&self, fd: impl AsFd) -> nix::Result<u64> {
+        let text = self.read_self(&format!("fdinfo/{}", fd.as_fd().as_raw_fd()))?;
+        let text = String::from_utf8_lossy(&text);
+        let id = text.lines().find_map(|line| line.strip_prefix("mnt_id:"));
+        id.and_then(|id| id.trim().parse().ok()).ok_or(Errno::EBADMSG)
+    }
+
     /// A file of process `pid`, as this PID namespace numbers it.
     ///
     /// # Errors
