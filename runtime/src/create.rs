@@ -16,17 +16,18 @@ use crate::gate::{self, Gate};
 use crate::hooks::{self, Kind};
 use crate::init::{self, Init};
 use crate::log::{self, Level, Log};
-use crate::namespaces::{self, PID, TIME, USER};
+use crate::namespaces::{self, TIME, USER};
 use crate::plan::{self, Plan};
-use crate::rootfs::{joined_proc, sources};
+use crate::rootfs;
 use crate::security::lsm;
 use crate::spawn::{Attendance, Side, Spawned, attend};
 use crate::state::{ContainerDir, Lock, State, StateRoot, Status};
 use crate::sync::Message;
 use crate::sys::fd::send_with_fds;
 use crate::sys::path::replace_given;
+use crate::sys::process::permitted_capabilities;
 use crate::sys::procfs::Procfs;
-use crate::{notify_socket, rdt, sysctl, userns};
+use crate::{notify_socket, rdt, sysctl};
 
 /// What every command has from the flags before it.
 #[derive(Debug, Clone)]
@@ -133,11 +134,14 @@ pub fn prepare(
             making.dir.make_notify()?;
         }
         let cgroup = making.cgroup.insert(Cgroup::create(&cgroup_plan)?);
+        // Without rights some of them may not have been made.
+        making.state.cgroup = cgroup.paths();
         making.state.rdt.as_ref().map_or(Ok(()), |group| group.make(&spec))?;
-        let mut sources = sources::open(&plan.rootfs, bundle.dir(), &mut userns::for_mapping)?;
-        if plan.namespaces.joins(PID) {
-            joined_proc::open(&plan.rootfs, &mut sources, &joins)?;
-        }
+        let sources = if opens_sources(&plan)? {
+            Some(rootfs::open_sources(&plan.rootfs, bundle.dir(), &joins)?)
+        } else {
+            None
+        };
         let gate = Gate::make(&making.dir)?;
         let entry = cgroup.entry()?;
         let init = Init {
@@ -147,7 +151,7 @@ pub fn prepare(
             state: &making.state,
             bundle: bundle.path(),
             namespaces: joins,
-            sources: Some(sources),
+            sources,
             gate: with_gate.then_some(gate),
             console,
             procfs: open_procfs(&plan, &process)?,
@@ -289,6 +293,16 @@ fn open_console(
         }
         (false, None, _) => Ok(None),
     }
+}
+
+/// Whether the runtime has the right to copy mounts in its mount namespace. Without it (rootless) the init process does
+/// so in its own, where its user namespace gives it that right; what it can open is what the user can.
+fn opens_sources(plan: &Plan) -> Result<bool> {
+    let has_right = || {
+        let permitted = permitted_capabilities().context(|| "read the capabilities")?;
+        Ok(permitted & 1 << caps::Capability::CAP_SYS_ADMIN.index() != 0)
+    };
+    if plan.namespaces.has(USER) { has_right() } else { Ok(true) }
 }
 
 /// A procfs for what the init process writes there; none where it writes nothing.

@@ -4,7 +4,7 @@
 //! return into the runtime's code: every way out is execve or `_exit`. What fails is reported once, over the channel
 //! until the runtime has said `Proceed`, and through the gate to `start` after that.
 
-use std::os::fd::{AsRawFd as _, OwnedFd, RawFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd, RawFd};
 use std::path::Path;
 
 use nix::fcntl::OFlag;
@@ -23,13 +23,13 @@ use crate::hooks::{self, Kind};
 use crate::namespaces::{CGROUP, NETWORK, OpenNamespace, PID, TIME, USER};
 use crate::plan::{Fork, Plan};
 use crate::process::{self, Program, Security, limits_of, set_limits};
-use crate::rootfs::Rootfs;
 use crate::rootfs::sources::MountSources;
+use crate::rootfs::{self, Rootfs};
 use crate::state::{State, Status};
 use crate::sync::{Channel, Message};
 use crate::sys::clone::{self, Cloned, clone_process, exit_now};
 use crate::sys::fd::{close_all_but, mark_cloexec_from, set_inheritable_range};
-use crate::sys::path::{mkdir_all_in_root, open_in_root};
+use crate::sys::path::{mkdir_all_in_root, open_given, open_in_root};
 use crate::sys::procfs::Procfs;
 use crate::sys::{process as sys, seccomp};
 use crate::{net_devices, rdt, sysctl, timens, userns};
@@ -49,7 +49,7 @@ pub struct Init<'a> {
     pub bundle: &'a Path,
     /// The namespaces to join.
     pub namespaces: Vec<OpenNamespace>,
-    /// What the runtime opened of the host's file systems.
+    /// What the runtime opened of the host's file systems, where it has the right to.
     pub sources: Option<MountSources>,
     /// Where to wait for `start`; none for `run`.
     pub gate: Option<Gate>,
@@ -200,7 +200,10 @@ impl Init<'_> {
     /// The root file system, from the first mount to the last mask. Returns the peer of the terminal.
     fn make_root(&mut self, channel: &Channel) -> Result<Option<OwnedFd>> {
         let spec_hooks = self.spec.hooks().as_ref();
-        let sources = self.sources.take().ok_or_else(|| Error::new("the root file system has been made"))?;
+        let sources = match self.sources.take() {
+            Some(sources) => sources,
+            None => self.open_sources()?,
+        };
         let mut rootfs = Rootfs::attach(&self.plan.rootfs, self.bundle, sources)?;
         rootfs.mount()?;
         rootfs.make_devices()?;
@@ -230,6 +233,13 @@ impl Init<'_> {
         }
         rootfs.protect_paths()?;
         Ok(terminal)
+    }
+
+    /// The bundle's directory by its path, since a descriptor of the runtime's belongs to another mount namespace.
+    fn open_sources(&self) -> Result<MountSources> {
+        let bundle = open_given(self.bundle, OFlag::O_PATH | OFlag::O_DIRECTORY, Mode::empty())
+            .context(|| format!("open bundle {}", self.bundle.display()))?;
+        rootfs::open_sources(&self.plan.rootfs, bundle.as_fd(), &self.namespaces)
     }
 
     fn join_pid_namespace(&self) -> Result<()> {

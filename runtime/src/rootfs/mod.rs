@@ -4,7 +4,7 @@
 //!
 //! | step | who | function | fds that stay open after it |
 //! |---|---|---|---|
-//! | 1 | parent, before the clone | [`sources::open`] | the root tree, one detached mount per bind source, `/dev/null`, host devices: [`sources::MountSources`] |
+//! | 1 | parent, before the clone | [`open_sources`] | the root tree, one detached mount per bind source, `/dev/null`, host devices: [`sources::MountSources`] |
 //! | 2 | child, in its mount namespace | [`Rootfs::attach`] | the same; the fd of the host's root is closed again |
 //! | 3 | child | [`Rootfs::mount`] | the container's root; a tmpfs that becomes read-only later; `/dev/null`; devices |
 //! | 4 | child | [`Rootfs::make_devices`] | the container's root; a tmpfs that becomes read-only later; `/dev/null` |
@@ -14,7 +14,7 @@
 //! | 8 | child, after the sysctls are written | [`Rootfs::protect_paths`] | none |
 //!
 //! All of them are close-on-exec. The parent drops its [`sources::MountSources`] after the clone; the child's copy
-//! goes into [`Rootfs`]. A caller without `CAP_SYS_ADMIN` over its mount namespace calls [`sources::open`] in the
+//! goes into [`Rootfs`]. A caller without `CAP_SYS_ADMIN` over its mount namespace calls [`open_sources`] in the
 //! child instead, where open_tree(2) is allowed.
 //!
 //! Decisions that the specification leaves open:
@@ -38,18 +38,21 @@ pub mod options;
 pub mod pivot;
 pub mod sources;
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::{Hook, Linux, LinuxIdMapping, LinuxNamespaceType, Mount, Spec};
 
 use crate::error::{Error, Result};
+use crate::namespaces::{OpenNamespace, PID};
 use crate::sys::mount::propagation;
 use crate::sys::path::clean;
 use crate::sys::procfs;
+use crate::userns;
 
 use self::devices::Device;
 use self::options::{Options, Scope};
+use self::sources::MountSources;
 
 /// The mount namespace that the container's mounts are made in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -230,6 +233,22 @@ impl PlannedMount {
         };
         format!("mount {what} on {}", self.destination.display())
     }
+}
+
+/// Step 1: opens what the plan needs of the host, relative to `bundle`; `namespaces` are those that the container joins.
+///
+/// # Errors
+/// What could not be opened or made, and why.
+pub fn open_sources(
+    plan: &RootfsPlan,
+    bundle: BorrowedFd<'_>,
+    namespaces: &[OpenNamespace],
+) -> Result<MountSources> {
+    let mut sources = sources::open(plan, bundle, &mut userns::for_mapping)?;
+    if namespaces.iter().any(|namespace| namespace.kind == PID) {
+        joined_proc::open(plan, &mut sources, namespaces)?;
+    }
+    Ok(sources)
 }
 
 /// Decides the root file system of `spec`.

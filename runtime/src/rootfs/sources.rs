@@ -123,7 +123,12 @@ fn open_source(
             .iter()
             .map(|hierarchy| {
                 let path = &hierarchy.container;
-                let tree = clone_tree(bundle, path, false).context(|| format!("open {}", path.display()))?;
+                let tree = match (clone_tree(bundle, path, false), path.parent()) {
+                    // Rootless, where no cgroup could be made, the container is in its caller's, one above.
+                    (Err(Errno::ENOENT), Some(above)) => clone_tree(bundle, above, false),
+                    (tree, _) => tree,
+                };
+                let tree = tree.context(|| format!("open {}", path.display()))?;
                 apply_bind(&tree, mount, false, plan.inherited.sources, None)?;
                 Ok(tree)
             })
