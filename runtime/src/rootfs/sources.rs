@@ -230,7 +230,8 @@ pub(super) fn open_device(device: &Device, mask: bool) -> Result<OwnedFd> {
             minor(found.st_rdev)
         )));
     }
-    let set = if mask { attr::NOSUID | attr::NOEXEC } else { 0 };
+    // Read-only, so that nobody changes mode or owner of the host's node through a mask; a device is written to all the same.
+    let set = if mask { attr::RDONLY | attr::NOSUID | attr::NOEXEC } else { 0 };
     let change = Change { set, propagation: propagation::PRIVATE, ..Change::default() };
     set_attributes(&mount, change).context(what)?;
     Ok(mount)
