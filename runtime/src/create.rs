@@ -114,7 +114,9 @@ pub fn prepare(
     let cgroup_plan = plan_cgroup(global, &spec, options)?;
     let facts = plan::facts(options.no_pivot, &cgroup_plan.paths());
     let plan = Plan::new(&spec, facts)?;
-    plan.warnings().for_each(|warning| log.warn(warning));
+    for name in plan.unknown_system_calls() {
+        log.debug(|| format!("/linux/seccomp/syscalls: {name:?}: no such system call, ignored"));
+    }
     let console = open_console(&process, options, terminal)?;
     let joins = namespaces::open(&plan.namespaces)?;
     let rdt = rdt::Group::of(&spec, options.id.as_str())?;

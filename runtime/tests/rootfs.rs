@@ -46,6 +46,7 @@ const CASES: &[Case] = &[
     ("a19_tmpcopyup_copies_without_following", tmpcopyup),
     ("a20_id_mapped_bind", id_mapped_bind),
     ("b4_b5_masked_and_readonly_paths", masked_and_readonly_paths),
+    ("b3_b4_masks_do_not_change_the_hosts_null", masks_of_files),
     ("b12_host_sys_in_a_user_namespace", host_sys_in_user_namespace),
     ("d2_d11_console_and_devpts_are_the_containers_own", console_and_devpts),
     ("d6_devices_are_what_was_asked_for", devices_are_what_was_asked),
@@ -1073,6 +1074,27 @@ fn masked_and_readonly_paths() {
         let text = run(config, probe).unwrap_err();
         assert!(text.starts_with(&format!("/linux/{name}: /loop: ")), "{text}");
     }
+}
+
+/// security.md B3, B4: what covers a masked file is the host's own node, which root in the container must not give
+/// another mode or owner; what is written to it goes where it goes with a node of one's own.
+fn masks_of_files() {
+    fs::write(rootfs_dir().join("first"), "x").unwrap();
+    fs::write(rootfs_dir().join("second"), "x").unwrap();
+    let mut config = config_with(json!([]));
+    config["linux"]["maskedPaths"] = json!(["/first", "/second"]);
+    let probe = || {
+        let attempts = |path: &str| {
+            // The mode that it has: this must not do harm where it works.
+            let mode = fs::set_permissions(path, fs::Permissions::from_mode(0o666));
+            let owner = std::os::unix::fs::chown(path, Some(0), None);
+            let [mode, owner] = [mode, owner].map(|done| done.unwrap_err().kind());
+            format!("{mode:?} {owner:?} {:?}", fs::write(path, "x").is_ok())
+        };
+        format!("{} {}", attempts("/first"), attempts("/second"))
+    };
+    let expected = "ReadOnlyFilesystem ReadOnlyFilesystem true";
+    assert_eq!(run(config, probe).unwrap(), format!("{expected} {expected}"));
 }
 
 /// security.md B12, and devices in a user namespace: bound, not made.
