@@ -16,7 +16,7 @@ use crate::gate::{self, Gate};
 use crate::hooks::{self, Kind};
 use crate::init::{self, Init};
 use crate::log::{self, Level, Log};
-use crate::namespaces::{self, TIME, USER};
+use crate::namespaces::{self, OpenNamespace, TIME, USER};
 use crate::plan::{self, Plan};
 use crate::rootfs;
 use crate::security::lsm;
@@ -97,89 +97,63 @@ pub fn prepare(
     with_gate: bool,
     log: &mut Log,
 ) -> Result<Created> {
+    let decided = decide(global, options, log)?;
+    let console = open_console(&decided.process, options, terminal)?;
+    let joins = namespaces::open(&decided.plan.namespaces)?;
+    sysctl::check_joined(&decided.plan.sysctls, &joins)?;
+    let mut making = Making::begin(global, &decided, options)?;
+    match making.make(global, options, &decided, Opened { console, joins, with_gate }) {
+        Ok(()) => making.made(decided.spec),
+        Err(error) => {
+            making.undo(&decided.spec, log);
+            Err(error)
+        }
+    }
+}
+
+/// What is known before anything is touched.
+#[derive(Debug)]
+struct Decided {
+    bundle: Bundle,
+    /// The text of config.json, for the state directory.
+    text: Vec<u8>,
+    spec: Spec,
+    process: Process,
+    cgroup: CgroupPlan,
+    plan: Plan,
+    rdt: Option<rdt::Group>,
+}
+
+fn decide(global: &Global, options: &CreateOptions, log: &mut Log) -> Result<Decided> {
     let bundle = Bundle::open(&options.bundle)?;
     let config = bundle::load(&bundle)?;
     config.warnings.iter().for_each(|warning| log.warn(warning.as_str()));
     bundle::validate(&config.value)?.into_iter().for_each(|warning| log.warn(warning));
     if log.takes(Level::Debug) {
-        for pointer in config.unknown_properties() {
-            log.debug(|| format!("{pointer}: unknown property, ignored"));
-        }
+        let unknown = config.unknown_properties();
+        unknown.iter().for_each(|pointer| log.debug(|| format!("{pointer}: unknown property, ignored")));
     }
-    let mut spec = config.value;
+    let (mut spec, text) = (config.value, config.text);
     if global.notify_socket.is_some() {
         notify_socket::add_to(&mut spec, &global.root, options.id.as_str())?;
     }
     let process = spec.process().clone().ok_or_else(|| Error::new("/process: must be given"))?;
-    let cgroup_plan = plan_cgroup(global, &spec, options)?;
-    let facts = plan::facts(options.no_pivot, &cgroup_plan.paths());
-    let plan = Plan::new(&spec, facts)?;
+    let hierarchies = Hierarchies::detect(&Procfs::mounted()?, cgroup::needs_own_cgroup(&spec))?;
+    let cgroup = cgroup::plan(&spec, options.id.as_str(), global.cgroup, &hierarchies)?;
+    let plan = Plan::new(&spec, plan::facts(options.no_pivot, &cgroup.paths()))?;
     for name in plan.unknown_system_calls() {
         log.debug(|| format!("/linux/seccomp/syscalls: {name:?}: no such system call, ignored"));
     }
-    let console = open_console(&process, options, terminal)?;
-    let joins = namespaces::open(&plan.namespaces)?;
     let rdt = rdt::Group::of(&spec, options.id.as_str())?;
-    if !plan.sysctls.is_empty() {
-        sysctl::check_joined(&plan.sysctls, &joins, &Procfs::mounted()?)?;
-    }
+    Ok(Decided { bundle, text, spec, process, cgroup, plan, rdt })
+}
 
-    let dir = StateRoot::open_or_create(&global.root)?.create(&options.id)?;
-    let lock = dir.lock()?;
-    let mut state = first_state(&spec, &bundle, &dir, &cgroup_plan.paths());
-    state.rdt = rdt;
-    let mut making = Making { dir, lock, state, cgroup: None, init: None };
-    let make = || -> Result<()> {
-        making.dir.write_config(&config.text)?;
-        making.dir.write_state(&making.state)?;
-        if global.notify_socket.is_some() {
-            making.dir.make_notify()?;
-        }
-        let cgroup = making.cgroup.insert(Cgroup::create(&cgroup_plan)?);
-        // Without rights some of them may not have been made.
-        making.state.cgroup = cgroup.paths();
-        making.state.rdt.as_ref().map_or(Ok(()), |group| group.make(&spec))?;
-        let sources = if opens_sources(&plan)? {
-            Some(rootfs::open_sources(&plan.rootfs, bundle.dir(), &joins)?)
-        } else {
-            None
-        };
-        let gate = Gate::make(&making.dir)?;
-        let entry = cgroup.entry()?;
-        let init = Init {
-            spec: &spec,
-            process: &process,
-            plan: &plan,
-            state: &making.state,
-            bundle: bundle.path(),
-            namespaces: joins,
-            sources,
-            gate: with_gate.then_some(gate),
-            console,
-            procfs: open_procfs(&plan, &process)?,
-            hosts_procfs: plan.namespaces.joins(USER).then(Procfs::mounted).transpose()?,
-            may_set_groups: plan.may_set_groups,
-            rdt: making.state.rdt.as_ref().map(rdt::Group::entry).transpose()?,
-            new_keyring: !options.no_new_keyring,
-            handed_on: global.handed_on,
-            listen_fds: global.listen_fds,
-        };
-        let v2_dir = entry.v2_dir.as_ref().map(AsFd::as_fd);
-        let spawned = match Spawned::clone(plan.stages.first_clone, v2_dir)? {
-            Side::Child(channel) => init::run(init, &entry, channel),
-            Side::Parent(spawned) => spawned,
-        };
-        let init = making.init.insert(spawned);
-        let to = Attendance { spec: &spec, process: &process, plan: &plan, dir: &making.dir };
-        attend(init, &to, &mut making.state)
-    };
-    match make() {
-        Ok(()) => making.made(spec),
-        Err(error) => {
-            making.undo(&spec, log);
-            Err(error)
-        }
-    }
+/// What is opened before the container has a directory, and given to the init process.
+#[derive(Debug)]
+struct Opened {
+    console: Option<OwnedFd>,
+    joins: Vec<OpenNamespace>,
+    with_gate: bool,
 }
 
 /// A container that is being made: what has to be taken back if that fails.
@@ -193,6 +167,64 @@ struct Making {
 }
 
 impl Making {
+    fn begin(global: &Global, decided: &Decided, options: &CreateOptions) -> Result<Self> {
+        let dir = StateRoot::open_or_create(&global.root)?.create(&options.id)?;
+        let lock = dir.lock()?;
+        let mut state = first_state(&decided.spec, &decided.bundle, &dir, &decided.cgroup.paths());
+        state.rdt.clone_from(&decided.rdt);
+        Ok(Self { dir, lock, state, cgroup: None, init: None })
+    }
+
+    /// Record, cgroup, sources, gate, clone, and whatever the init process asks for until it is ready.
+    fn make(
+        &mut self,
+        global: &Global,
+        options: &CreateOptions,
+        decided: &Decided,
+        opened: Opened,
+    ) -> Result<()> {
+        let Decided { spec, process, plan, bundle, .. } = decided;
+        self.dir.write_config(&decided.text)?;
+        self.dir.write_state(&self.state)?;
+        if global.notify_socket.is_some() {
+            self.dir.make_notify()?;
+        }
+        let cgroup = self.cgroup.insert(Cgroup::create(&decided.cgroup)?);
+        // Without rights some of them may not have been made.
+        self.state.cgroup = cgroup.paths();
+        self.state.rdt.as_ref().map_or(Ok(()), |group| group.make(spec))?;
+        let open_sources = || rootfs::open_sources(&plan.rootfs, bundle.dir(), &opened.joins);
+        let sources = opens_sources(plan)?.then(open_sources).transpose()?;
+        let gate = Gate::make(&self.dir)?;
+        let entry = cgroup.entry()?;
+        let init = Init {
+            spec,
+            process,
+            plan,
+            state: &self.state,
+            bundle: bundle.path(),
+            sources,
+            gate: opened.with_gate.then_some(gate),
+            namespaces: opened.joins,
+            console: opened.console,
+            procfs: open_procfs(plan, process)?,
+            hosts_procfs: plan.namespaces.joins(USER).then(Procfs::mounted).transpose()?,
+            may_set_groups: plan.may_set_groups,
+            rdt: self.state.rdt.as_ref().map(rdt::Group::entry).transpose()?,
+            new_keyring: !options.no_new_keyring,
+            handed_on: global.handed_on,
+            listen_fds: global.listen_fds,
+        };
+        let v2_dir = entry.v2_dir.as_ref().map(AsFd::as_fd);
+        let spawned = match Spawned::clone(plan.stages.first_clone, v2_dir)? {
+            Side::Child(channel) => init::run(init, &entry, channel),
+            Side::Parent(spawned) => spawned,
+        };
+        drop(init);
+        let to = Attendance { spec, process, plan, dir: &self.dir };
+        attend(self.init.insert(spawned), &to, &mut self.state)
+    }
+
     fn made(self, spec: Spec) -> Result<Created> {
         let Self { dir, lock, state, cgroup, init } = self;
         let init = init.ok_or_else(|| Error::new("no init process has been made"))?;
@@ -270,11 +302,6 @@ pub fn send_pidfd(path: &std::path::Path, pidfd: &OwnedFd) -> Result<()> {
     let socket = console::connect_socket(path)?;
     send_with_fds(&socket, b"pidfd", &[pidfd.as_fd()])
         .context(|| format!("send the pidfd over {}", path.display()))
-}
-
-fn plan_cgroup(global: &Global, spec: &Spec, options: &CreateOptions) -> Result<CgroupPlan> {
-    let hierarchies = Hierarchies::detect(&Procfs::mounted()?, cgroup::needs_own_cgroup(spec))?;
-    cgroup::plan(spec, options.id.as_str(), global.cgroup, &hierarchies)
 }
 
 /// Where the master of the terminal will go. A terminal needs somebody who takes it, and a socket needs a terminal.

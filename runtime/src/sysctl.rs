@@ -43,10 +43,10 @@ pub fn plan(parameters: &HashMap<String, String>) -> Result<Vec<Sysctl>> {
 ///
 /// # Errors
 /// Which parameter that is.
-pub fn check_joined(sysctls: &[Sysctl], joined: &[OpenNamespace], procfs: &Procfs) -> Result<()> {
+pub fn check_joined(sysctls: &[Sysctl], joined: &[OpenNamespace]) -> Result<()> {
     for namespace in joined {
         let Some(sysctl) = sysctls.iter().find(|sysctl| sysctl.namespace == namespace.kind) else { continue };
-        if namespace.is_own(procfs)? {
+        if namespace.is_own(&Procfs::mounted()?)? {
             let kind = name(namespace.kind);
             return Err(Error::new(format!(
                 "/linux/sysctl/{}: {:?}: the {kind} namespace that the container joins is the host's",
