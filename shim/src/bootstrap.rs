@@ -222,7 +222,6 @@ fn launch(args: &Args, start: &Start, listener: &UnixListener) -> Result<()> {
         arguments: &arguments,
         environment: &environment,
         stdio: [null.as_fd(); 3],
-        kept: &[],
         placed: &[(listener.as_fd(), LISTENER)],
         dies_with_us: false,
         new_session: true,

@@ -194,9 +194,7 @@ impl Container {
             command.push("--no-new-keyring".as_ref());
         }
         let command: Vec<_> = command.into_iter().map(std::ffi::OsStr::to_owned).collect();
-        self.give_birth(command, prepared, "init.pid", None, deadline)
-            .await
-            .context(|| "OCI runtime create failed")
+        self.give_birth(command, prepared, "init.pid", deadline).await.context(|| "OCI runtime create failed")
     }
 
     /// Runs a command that makes a process, and takes charge of the process.
@@ -205,13 +203,11 @@ impl Container {
         mut command: Vec<std::ffi::OsString>,
         prepared: Prepared,
         pid_file: &str,
-        kept: Option<&OwnedFd>,
         deadline: Option<Instant>,
     ) -> Result<Newborn> {
         command.push(self.id.clone().into());
         let _birth = self.shim.reaper.birth();
-        let kept = kept.map(std::os::fd::AsFd::as_fd);
-        let inputs = Inputs { stdio: prepared.child(), stdin: None, kept, deadline };
+        let inputs = Inputs { stdio: prepared.child(), stdin: None, deadline };
         self.runtime.call(&command, inputs).await?;
         let streams = prepared.begin()?;
         let text = path::read_in(&self.bundle_dir, pid_file, 64).context(|| format!("read {pid_file}"))?;
@@ -377,7 +373,7 @@ impl Container {
             command.extend(["--console-socket".as_ref(), socket.as_os_str()]);
         }
         let command: Vec<_> = command.into_iter().map(std::ffi::OsStr::to_owned).collect();
-        let newborn = self.give_birth(command, prepared, &pid_file, Some(&spec), deadline).await;
+        let newborn = self.give_birth(command, prepared, &pid_file, deadline).await;
         let _ = path::remove_in(&self.bundle_dir, &pid_file);
         let newborn = match newborn {
             Ok(newborn) => newborn,

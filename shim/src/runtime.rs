@@ -63,8 +63,6 @@ pub struct Inputs<'a> {
     pub stdio: Option<Stdio<'a>>,
     /// Standard input alone.
     pub stdin: Option<BorrowedFd<'a>>,
-    /// A descriptor that an argument names as `/proc/self/fd/N`.
-    pub kept: Option<BorrowedFd<'a>>,
     /// When the caller gives up; the call is killed then.
     pub deadline: Option<Instant>,
 }
@@ -90,9 +88,10 @@ pub fn anonymous_file(name: &str, data: &[u8]) -> Result<OwnedFd> {
     Ok(file)
 }
 
-/// The path under which a child finds a kept descriptor.
+/// A path to what a descriptor of this process refers to. By our own pid, so that a runtime can open it too without
+/// inheriting the descriptor (security.md I12; runtimes close what they do not know).
 pub fn descriptor_path(fd: impl AsFd) -> String {
-    format!("/proc/self/fd/{}", fd.as_fd().as_raw_fd())
+    format!("/proc/{}/fd/{}", std::process::id(), fd.as_fd().as_raw_fd())
 }
 
 impl Runtime {
@@ -126,14 +125,11 @@ impl Runtime {
         let null = path::null_device().context(|| "open /dev/null")?;
         let arguments = self.arguments(command, &log)?;
         let stdin = inputs.stdin.unwrap_or_else(|| null.as_fd());
-        let mut kept = vec![log.as_fd()];
-        kept.extend(inputs.kept);
         let child = sys::spawn(&sys::Program {
             path: &self.binary,
             arguments: &arguments,
             environment: &environment(),
             stdio: inputs.stdio.unwrap_or([stdin, output.as_fd(), log.as_fd()]),
-            kept: &kept,
             placed: &[],
             dies_with_us: true,
             new_session: false,

@@ -391,7 +391,6 @@ async fn start_logger(
         arguments: &words,
         environment: &environment,
         stdio: [null.as_fd(); 3],
-        kept: &[],
         placed: &[(out.0.as_fd(), 3), (err.0.as_fd(), 4), (ready.0.as_fd(), 5)],
         dies_with_us: false,
         new_session: false,

@@ -271,8 +271,6 @@ pub struct Program<'a> {
     pub environment: &'a [CString],
     /// Standard input, output and error. Their numbers must be above 2.
     pub stdio: [BorrowedFd<'a>; 3],
-    /// Descriptors that stay open under their own numbers.
-    pub kept: &'a [BorrowedFd<'a>],
     /// Descriptors (numbered above all targets) that the program finds at the given numbers.
     pub placed: &'a [(BorrowedFd<'a>, RawFd)],
     /// Whether the kernel kills it when this process dies.
@@ -295,7 +293,6 @@ struct ChildPlan {
     arguments: *const *const c_char,
     environment: *const *const c_char,
     stdio: [RawFd; 3],
-    kept: Vec<RawFd>,
     placed: Vec<(RawFd, RawFd)>,
     parent: Option<i32>,
     new_session: bool,
@@ -319,7 +316,6 @@ pub fn spawn(program: &Program<'_>) -> nix::Result<Child> {
         arguments: arguments.as_ptr(),
         environment: environment.as_ptr(),
         stdio: program.stdio.map(|fd| fd.as_raw_fd()),
-        kept: program.kept.iter().map(AsRawFd::as_raw_fd).collect(),
         placed: program.placed.iter().map(|(fd, target)| (fd.as_raw_fd(), *target)).collect(),
         parent: program.dies_with_us.then(|| nix::unistd::getpid().as_raw()),
         new_session: program.new_session,
@@ -392,11 +388,6 @@ unsafe fn child_exec(plan: &ChildPlan) -> c_int {
                 return *libc::__errno_location();
             }
         }
-        for fd in &plan.kept {
-            if libc::fcntl(*fd, libc::F_SETFD, 0) < 0 {
-                return *libc::__errno_location();
-            }
-        }
         for (source, target) in &plan.placed {
             // dup2 onto itself would leave it close-on-exec.
             let placed = if source == target {
@@ -432,7 +423,7 @@ mod tests {
         File::options().read(true).write(true).open("/dev/null").unwrap().into()
     }
 
-    fn start(script: &str, stdout: &OwnedFd, kept: &[BorrowedFd<'_>]) -> nix::Result<Child> {
+    fn start(script: &str, stdout: &OwnedFd) -> nix::Result<Child> {
         let null = null();
         let arguments = ["sh", "-c", script].map(|text| CString::new(text).unwrap());
         spawn(&Program {
@@ -440,7 +431,6 @@ mod tests {
             arguments: &arguments,
             environment: &[c"ONLY=this".to_owned()],
             stdio: [null.as_fd(), stdout.as_fd(), null.as_fd()],
-            kept,
             placed: &[],
             dies_with_us: true,
             new_session: false,
@@ -453,7 +443,7 @@ mod tests {
         let (read, write) = nix::unistd::pipe().unwrap();
         let leaked = null();
         mark_cloexec_from(3).unwrap();
-        let child = start("env | grep -v ^PWD= | grep -v ^_=; ls /proc/$$/fd; umask", &write, &[]).unwrap();
+        let child = start("env | grep -v ^PWD= | grep -v ^_=; ls /proc/$$/fd; umask", &write).unwrap();
         drop((write, leaked));
         let mut text = String::new();
         File::from(read).read_to_string(&mut text).unwrap();
@@ -470,7 +460,6 @@ mod tests {
             arguments: &[c"runtime".to_owned()],
             environment: &[],
             stdio: [null.as_fd(); 3],
-            kept: &[],
             placed: &[],
             dies_with_us: false,
             new_session: false,

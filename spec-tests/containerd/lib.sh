@@ -16,6 +16,7 @@ SKEG=${SKEG:-$top/bin/skeg}
 RUNC=${RUNC:-$(command -v runc)}
 COMBO=${COMBO:-skeg+runc}
 IMAGE=localhost/skeg-busybox:latest
+PAUSE=localhost/skeg-pause:latest
 PREFIX=${PREFIX:-ct}
 failures=0
 checks=0
@@ -50,7 +51,8 @@ ctr() { timeout -k 1 "${LIMIT:-30}" "$CTR" "$@"; }
 run() { ctr run "${RUNTIME_ARGS[@]}" "$@"; }
 
 make_image() {
-	[ -e "$WORK/busybox.tar" ] && return
+	[ -e "$WORK/pause.tar" ] && return
+	rm -rf "$WORK/image"
 	local tree=$WORK/image/rootfs applet
 	mkdir -p "$tree"/{bin,proc,sys,dev,tmp,etc,root}
 	cp "$(command -v busybox)" "$tree/bin/busybox"
@@ -62,7 +64,9 @@ make_image() {
 		cd "$WORK/image" && umoci init --layout oci && umoci new --image oci:latest &&
 			umoci insert --image oci:latest rootfs / &&
 			umoci config --image oci:latest --config.cmd /bin/sh --config.env PATH=/bin &&
-			tar -C oci -cf ../busybox.tar .
+			tar -C oci -cf ../busybox.tar . &&
+			umoci config --image oci:latest --config.cmd /bin/sleep --config.cmd 1000000 &&
+			tar -C oci -cf ../pause.tar .
 	) >/dev/null
 }
 
@@ -76,9 +80,11 @@ write_config() {
 		[plugins."io.containerd.internal.v1.opt"]
 		  path = "$WORK/opt"
 		[plugins."io.containerd.grpc.v1.cri"]
-		  sandbox_image = "$IMAGE"
+		  sandbox_image = "$PAUSE"
 		  stream_server_address = "127.0.0.1"
 		  stream_server_port = "0"
+		  # Machines without CAP_SYS_RESOURCE cannot lower scores.
+		  restrict_oom_score_adj = true
 		  [plugins."io.containerd.grpc.v1.cri".cni]
 		    bin_dir = "/usr/lib/cni"
 		    conf_dir = "$WORK/cni"
@@ -127,8 +133,9 @@ begin() {
 	make_image
 	write_config
 	start_containerd
-	ctr images import --index-name "$IMAGE" "$WORK/busybox.tar" >/dev/null 2>&1 || { say "no image"; exit 1; }
-	ctr -n k8s.io images import --index-name "$IMAGE" "$WORK/busybox.tar" >/dev/null 2>&1
+	ctr images import --base-name "${IMAGE%:*}" "$WORK/busybox.tar" >/dev/null 2>&1 || { say "no image"; exit 1; }
+	ctr -n k8s.io images import --base-name "${IMAGE%:*}" "$WORK/busybox.tar" >/dev/null 2>&1
+	ctr -n k8s.io images import --base-name "${PAUSE%:*}" "$WORK/pause.tar" >/dev/null 2>&1
 	before=$(snapshot)
 }
 
