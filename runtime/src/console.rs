@@ -138,7 +138,7 @@ pub fn give_pipes_to(owner: Uid) -> Result<()> {
     Ok(())
 }
 
-/// Connects to the manager's console socket, once. A path longer than an address can hold is reached by its directory.
+/// Connects to a socket of the manager's (console, pidfd, seccomp agent), once. A path longer than an address can hold is reached by its directory.
 ///
 /// Must be called before the clone: it may change the working directory for the time of the call.
 ///
@@ -149,7 +149,7 @@ pub fn connect_socket(path: &Path) -> Result<OwnedFd> {
 }
 
 fn connect_within(path: &Path, seconds: i64) -> Result<OwnedFd> {
-    let what = || format!("connect to console socket {}", path.display());
+    let what = || format!("connect to socket {}", path.display());
     let socket = socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC, None).context(what)?;
     // connect(2) to a full backlog and sendmsg(2) to a full queue both wait for this long (unix_stream_connect).
     setsockopt(&socket, sockopt::SendTimeout, &TimeVal::new(seconds, 0)).context(what)?;
@@ -783,7 +783,7 @@ mod tests {
         assert_eq!(missing.errno(), Some(Errno::ENOENT));
         fs::write(&path, "").unwrap();
         let error = connect_socket(&path).unwrap_err().to_string();
-        assert_eq!(error, format!("connect to console socket {}: connection refused", path.display()));
+        assert_eq!(error, format!("connect to socket {}: connection refused", path.display()));
         let long = dir.0.join("n".repeat(200));
         assert_eq!(connect_socket(&long).unwrap_err().errno(), Some(Errno::ENAMETOOLONG));
     }

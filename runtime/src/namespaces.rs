@@ -170,8 +170,9 @@ impl OpenNamespace {
     }
 }
 
-/// Opens every namespace that is to be joined, before any is: in the order user, then the others, PID last, since the
-/// rights to join the others may come from the user namespace, and a member of the PID namespace can watch us (row C5).
+/// Opens every namespace that is to be joined, before any is, in the order in which they are joined: PID last, since a
+/// member of it can watch us (row C5). Root joins the user namespace after the others, which need not belong to it, and
+/// anybody else before them, since it is where his rights come from.
 ///
 /// # Errors
 /// A path that is no namespace of the type it stands for (row F8); a FIFO is refused without waiting for it.
@@ -189,9 +190,11 @@ pub fn open(plan: &NamespacePlan) -> Result<Vec<OpenNamespace>> {
             Err(_) => return Err(Error::new(format!("{}: is not a namespace", what()))),
         }
     }
+    let user_first = !nix::unistd::geteuid().is_root();
     open.sort_by_key(|namespace| match namespace.kind {
-        USER => 0,
-        PID => 2,
+        USER if user_first => 0,
+        USER => 2,
+        PID => 3,
         _ => 1,
     });
     Ok(open)
@@ -235,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn the_user_namespace_is_joined_first_and_the_pid_namespace_last() {
+    fn the_user_namespace_is_joined_where_the_rights_are_and_the_pid_namespace_last() {
         let plan = NamespacePlan::new(&[
             namespace(LinuxNamespaceType::Pid, Some("/proc/self/ns/pid")),
             namespace(LinuxNamespaceType::Uts, Some("/proc/self/ns/uts")),
@@ -243,6 +246,7 @@ mod tests {
         ])
         .unwrap();
         let kinds: Vec<u64> = open(&plan).unwrap().iter().map(|namespace| namespace.kind).collect();
-        assert_eq!(kinds, [USER, UTS, PID]);
+        let root = nix::unistd::geteuid().is_root();
+        assert_eq!(kinds, if root { [UTS, USER, PID] } else { [USER, UTS, PID] });
     }
 }

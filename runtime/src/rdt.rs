@@ -93,6 +93,15 @@ impl Group {
         self.make_monitor(&root, &class)
     }
 
+    /// Sets lines of the schemata anew (`skeg update`).
+    ///
+    /// # Errors
+    /// What the kernel said.
+    pub fn update(&self, lines: &[&str]) -> Result<()> {
+        let root = self.open_mount()?;
+        set_schemata(&root, &self.open_class(&root)?, lines)
+    }
+
     /// Opens what the container's process writes itself to.
     ///
     /// # Errors

@@ -11,6 +11,7 @@ use crate::cgroup::Cgroup;
 use crate::cli::UpdateOptions;
 use crate::error::{CONTAINER_NOT_RUNNING, Context as _, Error, Result};
 use crate::log::Log;
+use crate::rdt;
 use crate::state::{Container, Status};
 use crate::sys::fd::read_to_end;
 use crate::sys::path::open_given;
@@ -30,7 +31,19 @@ pub fn update(container: &Container, options: &UpdateOptions, log: &mut Log) -> 
     if container.status()? == Status::Stopped {
         return Err(Error::new(CONTAINER_NOT_RUNNING));
     }
-    Cgroup::open(&container.state.cgroup).update(&resources)
+    Cgroup::open(&container.state.cgroup).update(&resources)?;
+    update_rdt(container.state.rdt.as_ref(), options)
+}
+
+/// The schemata of the container's class of resctrl; runc's words where it is in none.
+fn update_rdt(group: Option<&rdt::Group>, options: &UpdateOptions) -> Result<()> {
+    let (cache, bandwidth) = (options.l3_cache_schema.as_deref(), options.mem_bw_schema.as_deref());
+    match (group, cache, bandwidth) {
+        (_, None, None) => Ok(()),
+        (Some(group), ..) => group.update(&[cache, bandwidth].into_iter().flatten().collect::<Vec<_>>()),
+        (None, Some(_), _) => Err(Error::new("Intel RDT/CAT: l3 cache schema is not enabled")),
+        (None, None, Some(_)) => Err(Error::new("Intel RDT/MBA: memory bandwidth schema is not enabled")),
+    }
 }
 
 /// The resources that the command line asks for: a document, or else the flags.
@@ -38,12 +51,6 @@ pub fn update(container: &Container, options: &UpdateOptions, log: &mut Log) -> 
 /// # Errors
 /// The document cannot be read; a value that is no number of its kind.
 pub fn resources(options: &UpdateOptions) -> Result<LinuxResources> {
-    if options.l3_cache_schema.is_some() {
-        return Err(Error::new("Intel RDT/CAT: l3 cache schema is not enabled"));
-    }
-    if options.mem_bw_schema.is_some() {
-        return Err(Error::new("Intel RDT/MBA: memory bandwidth schema is not enabled"));
-    }
     let resources = match &options.resources {
         Some(path) => document(path),
         None => from_flags(options),
@@ -147,13 +154,17 @@ mod tests {
     use super::*;
     use crate::cli;
 
-    fn parsed(args: &str) -> Result<LinuxResources> {
+    fn options(args: &str) -> Box<UpdateOptions> {
         let args: Vec<_> =
             ["update"].into_iter().chain(args.split(' ')).chain(["web"]).map(Into::into).collect();
         match cli::parse(&args).unwrap().command {
-            cli::Command::Update(options) => resources(&options),
+            cli::Command::Update(options) => options,
             other => panic!("{other:?}"),
         }
+    }
+
+    fn parsed(args: &str) -> Result<LinuxResources> {
+        resources(&options(args))
     }
 
     /// peers.md A1.2 update: the units of runc's memory flags.
@@ -221,11 +232,21 @@ mod tests {
             ("--cpu-period -1", "invalid value for cpu-period: \"-1\": "),
             ("--cpu-share 18446744073709551616", "invalid value for cpu-share: "),
             ("--blkio-weight 65546", "invalid value for blkio-weight: "),
-            ("--l3-cache-schema L3:0=f", "Intel RDT/CAT: l3 cache schema is not enabled"),
         ] {
             let text = parsed(args).unwrap_err().to_string();
             assert!(text.starts_with(start), "{args}: {text}");
         }
+    }
+
+    /// runc's words for a container that is in no class of resctrl.
+    #[test]
+    fn schemata_without_resctrl_are_an_error() {
+        let refused = |args: &str| update_rdt(None, &options(args)).map_err(|error| error.to_string());
+        assert_eq!(refused("--memory 1"), Ok(()));
+        let cache = Err("Intel RDT/CAT: l3 cache schema is not enabled".to_owned());
+        assert_eq!(refused("--l3-cache-schema L3:0=f"), cache);
+        let bandwidth = Err("Intel RDT/MBA: memory bandwidth schema is not enabled".to_owned());
+        assert_eq!(refused("--mem-bw-schema MB:0=1"), bandwidth);
     }
 
     /// peers.md A1.3: managers give a document; all other flags are ignored then.

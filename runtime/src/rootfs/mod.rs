@@ -307,8 +307,9 @@ struct Namespaces {
     mount: MountNamespace,
     /// A user namespace other than the caller's.
     user: bool,
-    /// A network namespace other than the caller's.
-    network: bool,
+    /// A network namespace that belongs to the container's user namespace, as far as can be told: a new one, or one that
+    /// is joined like it.
+    own_network: bool,
     /// A new cgroup namespace: its root is the container's cgroup.
     cgroup: bool,
     user_path: Option<PathBuf>,
@@ -318,6 +319,7 @@ impl Namespaces {
     fn of(linux: &Linux) -> Self {
         let find = |wanted| linux.namespaces().iter().flatten().find(|namespace| namespace.typ() == wanted);
         let user = find(LinuxNamespaceType::User);
+        let user_path = user.and_then(|namespace| namespace.path().clone());
         Self {
             mount: match find(LinuxNamespaceType::Mount).map(|namespace| namespace.path()) {
                 None => MountNamespace::Inherited,
@@ -325,9 +327,10 @@ impl Namespaces {
                 Some(Some(_)) => MountNamespace::Joined,
             },
             user: user.is_some(),
-            network: find(LinuxNamespaceType::Network).is_some(),
+            own_network: find(LinuxNamespaceType::Network)
+                .is_some_and(|network| network.path().is_none() || user_path.is_some()),
             cgroup: find(LinuxNamespaceType::Cgroup).is_some(),
-            user_path: user.and_then(|namespace| namespace.path().clone()),
+            user_path,
         }
     }
 }
@@ -384,7 +387,7 @@ fn plan_mount(
         plan_file_system(index, mount, fs_type, namespaces, facts)?
     };
     let mut planned = PlannedMount { index, destination, kind, options };
-    if namespaces.user && !namespaces.network && is_file_system(&planned.kind, "sysfs") {
+    if namespaces.user && !namespaces.own_network && is_file_system(&planned.kind, "sysfs") {
         bind_host_sys(&mut planned);
     }
     check_below_proc(&planned)?;

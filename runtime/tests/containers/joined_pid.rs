@@ -1,0 +1,112 @@
+//! Containers that share a PID namespace (security.md C5; config-linux.md, namespaces).
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use serde_json::json;
+
+use crate::support::{Container, FIRST_ID};
+
+const SCRIPT: &str =
+    "cat /proc/1/comm; readlink /proc/self/ns/pid; test /proc/$$/exe -ef /proc/self/exe && echo self";
+
+fn expected(pid: i32) -> String {
+    let namespace = fs::read_link(format!("/proc/{pid}/ns/pid")).unwrap();
+    format!("sleep\n{}\nself\n", namespace.display())
+}
+
+#[test]
+fn c5_proc_shows_the_joined_namespace() {
+    let Some(mut first) = Container::new("pid-first") else { return };
+    let pid = first.start_sleeping();
+    let Some(mut second) = Container::new("pid-second") else { return };
+    second.join("pid", pid).script(SCRIPT);
+    assert_eq!(second.run().ok(), expected(pid));
+    second.join("network", pid).join("ipc", pid).join("uts", pid);
+    second.config.as_object_mut().unwrap().remove("hostname");
+    assert_eq!(second.run().ok(), expected(pid));
+    // Options of the mount are kept.
+    let mounts = second.config["mounts"].as_array_mut().unwrap();
+    let proc = mounts.iter_mut().find(|mount| mount["type"] == "proc").unwrap();
+    proc["options"] = json!(["ro", "nosuid", "hidepid=invisible"]);
+    let out = second.script("grep ' /proc proc' /proc/self/mounts").run().ok();
+    assert!(out.starts_with("proc /proc proc ro,nosuid,relatime,hidepid=invisible"), "{out}");
+    // exec, kill and delete find it in that namespace.
+    second.start_sleeping();
+    assert_eq!(second.exec(&[], "cat /proc/1/comm").ok(), "sleep\n");
+    second.skeg(&["delete", "-f", &second.id]).ok();
+    assert!(Path::new(&format!("/proc/{pid}")).exists());
+}
+
+/// The PID namespace is of a user namespace that is joined too, or a new one is made beside it.
+#[test]
+fn c5_user_namespaces_beside_a_joined_pid_namespace() {
+    let Some(mut first) = Container::new("pid-user-first") else { return };
+    let pid = first.user_namespace().start_sleeping();
+    let Some(mut second) = Container::new("pid-user-second") else { return };
+    second.give_rootfs_to(FIRST_ID);
+    second.join("pid", pid).join("user", pid).script(SCRIPT);
+    assert_eq!(second.run().ok(), expected(pid));
+
+    let Some(mut host) = Container::new("pid-host") else { return };
+    let pid = host.start_sleeping();
+    let Some(mut third) = Container::new("pid-new-user") else { return };
+    third
+        .user_namespace()
+        .join("pid", pid)
+        .join("network", pid)
+        .script("cat /proc/1/comm; cut -c12-21 /proc/self/uid_map");
+    assert_eq!(third.run().ok(), format!("sleep\n{FIRST_ID:>10}\n"));
+    third.start_sleeping();
+    assert_eq!(third.exec(&[], "cat /proc/1/comm; id -u").ok(), "sleep\n0\n");
+    third.config["hooks"] = json!({"createContainer": [{"path": "/bin/true"}]});
+    assert!(third.run().error().starts_with("/hooks/createContainer: cannot run where"));
+}
+
+/// Nobody in the namespace ever sees a process with the host's root or working directory, however fast he looks: here
+/// somebody who has the view of the namespace and the rights of the host's root.
+#[test]
+fn c5_members_never_see_the_hosts_root() {
+    let Some(mut first) = Container::new("pid-watched") else { return };
+    let pid = first.start_sleeping();
+    let Some(mut second) = Container::new("pid-joining") else { return };
+    second.join("pid", pid).script("true");
+    let root_of = |container: &Container| {
+        let status = fs::metadata(container.rootfs()).unwrap();
+        (status.dev(), status.ino())
+    };
+    let over = AtomicBool::new(false);
+    let seen = std::thread::scope(|scope| {
+        let watcher = scope.spawn(|| {
+            let mut seen = BTreeSet::new();
+            let mut numbers = BTreeSet::new();
+            while !over.load(Ordering::Relaxed) {
+                let members = fs::read_dir(format!("/proc/{pid}/root/proc")).unwrap();
+                for member in members.filter_map(Result::ok) {
+                    let Some(number) = member.file_name().to_str().and_then(|name| name.parse::<u32>().ok())
+                    else {
+                        continue;
+                    };
+                    numbers.insert(number);
+                    for link in ["root", "cwd"] {
+                        if let Ok(status) = fs::metadata(member.path().join(link)) {
+                            seen.insert((status.dev(), status.ino()));
+                        }
+                    }
+                }
+            }
+            (seen, numbers.len())
+        });
+        for _ in 0..20 {
+            second.run().ok();
+        }
+        over.store(true, Ordering::Relaxed);
+        watcher.join().unwrap()
+    });
+    assert_eq!(seen.0, BTreeSet::from([root_of(&first), root_of(&second)]));
+    // The helper that makes the procfs has been seen too, beside each container's process.
+    assert!(seen.1 > 25, "{} processes seen", seen.1);
+}
