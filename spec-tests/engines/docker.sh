@@ -1,0 +1,268 @@
+# shellcheck shell=bash
+# Docker Engine: one daemon with skeg as its default runtime, one with runc, both with their own containerd.
+
+DOCKER_IMAGE=localhost/engines/base
+export DOCKER_IMAGE
+
+# docker with the daemon of the step.
+d() {
+    docker -H "unix://$ENGINES_ROOT/docker-$LABEL.sock" "$@"
+}
+
+docker_start_daemon() {
+    local label=$1 runtime=$2 subnet=$3 root=$ENGINES_ROOT/docker-$1
+    ip link add "br-$label" type bridge
+    ip address add "$subnet.1/24" dev "br-$label"
+    ip link set "br-$label" up
+    mkdir -p "$root"
+    cat >"$root/daemon.json" <<CONF
+{
+    "runtimes": { "$label-under-test": { "path": "$runtime" } },
+    "default-runtime": "$label-under-test",
+    "data-root": "$root/data", "exec-root": "$root/exec", "pidfile": "$root/pid",
+    "hosts": ["unix://$ENGINES_ROOT/docker-$label.sock"], "group": "root",
+    "bridge": "br-$label", "iptables": false, "ip-masq": false, "storage-driver": "overlay2",
+    "exec-opts": ["native.cgroupdriver=cgroupfs"], "cgroup-parent": "/docker-$label"
+}
+CONF
+    dockerd --config-file "$root/daemon.json" >"$root/log" 2>&1 &
+    DOCKERDS="${DOCKERDS:-} $!"
+    LABEL=$label eventually d version || { tail -n 5 "$root/log"; return 1; }
+    LABEL=$label d load -q -i "$IMAGE_ARCHIVE" >/dev/null
+}
+
+docker_setup() {
+    docker_start_daemon skeg "$RUNTIME_UNDER_TEST" 10.231.1
+    docker_start_daemon runc "$REFERENCE" 10.231.2
+}
+
+# What docker says of a failed start: its class, not the words of the runtime around it.
+docker_class() {
+    grep -oE 'executable file not found in \$PATH|no such file or directory|permission denied|is a directory' "$1" | tail -n 1
+}
+
+docker_info() { d info --format '{{.DefaultRuntime}} {{.CgroupDriver}} {{.CgroupVersion}}' | sed "s/$LABEL-under-test/default/"; }
+docker_run() { d run --rm $DOCKER_IMAGE sh -c 'echo out; echo err >&2; exit 3'; }
+docker_runtime() { d run --rm --runtime "$LABEL-under-test" $DOCKER_IMAGE echo by name; }
+docker_stdin() { printf 'one\ntwo\n' | d run --rm -i $DOCKER_IMAGE cat; }
+docker_tty() { type_line | on_terminal docker -H "unix://$ENGINES_ROOT/docker-$LABEL.sock" run --rm -it $DOCKER_IMAGE sh -c 'tty; stty size; read x; echo "got $x"; exit 4'; }
+docker_detached() {
+    local name=$LABEL-d
+    d run -d --name "$name" $DOCKER_IMAGE sh -c 'echo started; echo err >&2; trap "echo term; exit 7" TERM; while :; do sleep 0.1; done' >/dev/null
+    eventually bash -c "d logs $name 2>&1 | grep -q started"
+    d inspect --format '{{.State.Status}} {{.HostConfig.Runtime}}' "$name" | sed "s/$LABEL-under-test/default/"
+    d exec "$name" sh -c 'echo in exec; echo err >&2; exit 5'; echo "exec: $?"
+    d exec -u 1000:2000 -w /tmp -e X=y "$name" sh -c 'id; pwd; echo $X'; echo "exec: $?"
+    printf 'x\ny\n' | d exec -i "$name" cat
+    type_line | on_terminal docker -H "unix://$ENGINES_ROOT/docker-$LABEL.sock" exec -it "$name" sh -c 'tty; stty size; read x; echo "got $x"; exit 6'; echo "exec: $?"
+    d exec "$name" nosuch >/dev/null 2>&1; echo "missing: $?"
+    d exec "$name" /etc/not-executable >/dev/null 2>&1; echo "not executable: $?"
+    d exec -w /nosuch "$name" true >/dev/null 2>&1; echo "no directory: $?"
+    d exec --privileged "$name" grep CapEff /proc/self/status
+    d exec -d "$name" sh -c 'echo done >/tmp/d'; eventually d exec "$name" test -f /tmp/d
+    d top "$name" -o args | grep -v sleep
+    d stop -t 10 "$name"
+    d inspect --format '{{.State.Status}} {{.State.ExitCode}} {{.State.OOMKilled}}' "$name"
+    d start "$name"
+    eventually bash -c "d logs $name 2>&1 | grep -c started | grep -q 2"
+    d restart -t 10 "$name"
+    eventually bash -c "d logs $name 2>&1 | grep -c started | grep -q 3"
+    d kill "$name"
+    d wait "$name"
+    d logs "$name" 2>/dev/null
+    d rm "$name"
+}
+docker_pause() {
+    local name=$LABEL-p
+    d run -d --name "$name" $DOCKER_IMAGE sleep 100 >/dev/null
+    d pause "$name"
+    d inspect --format '{{.State.Status}}' "$name"
+    d exec "$name" true 2>/dev/null; echo "exec: $?"
+    d unpause "$name"
+    d exec "$name" echo awake
+    d rm -f "$name"
+}
+docker_stats() {
+    local name=$LABEL-s
+    d run -d --name "$name" -m 64m --pids-limit 50 $DOCKER_IMAGE sleep 100 >/dev/null
+    d stats --no-stream --format '{{.Name}} {{.PIDs}} {{.MemUsage}}' "$name" | sed 's/ [0-9.]*[KM]iB / USAGE /'
+    d rm -f "$name"
+}
+docker_limits() {
+    d run --rm -m 64m --memory-swap 64m --memory-reservation 32m --cpus 0.5 --cpu-shares 300 --cpuset-cpus 0 --pids-limit 33 \
+        -v /sys/fs/cgroup:/cg:ro $DOCKER_IMAGE sh -c '
+            at() { sed -n "s/^[0-9]*:$1:\///p" /proc/self/cgroup; }
+            for file in memory/memory.limit_in_bytes memory/memory.soft_limit_in_bytes cpu/cpu.cfs_quota_us cpu/cpu.cfs_period_us cpu/cpu.shares pids/pids.max cpuset/cpuset.cpus; do
+                echo "$file $(cat "/cg/${file%/*}/$(at "${file%/*}")/${file#*/}")"
+            done'
+}
+docker_update() {
+    local name=$LABEL-u
+    d run -d --name "$name" -m 64m --memory-swap 64m -v /sys/fs/cgroup:/cg:ro $DOCKER_IMAGE sleep 100 >/dev/null
+    d update -m 32m --memory-swap 48m --cpus 0.25 --pids-limit 44 "$name" >/dev/null; echo "update: $?"
+    d exec "$name" sh -c 'at() { sed -n "s/^[0-9]*:$1:\///p" /proc/self/cgroup; }
+        cat /cg/memory/$(at memory)/memory.limit_in_bytes /cg/cpu/$(at cpu)/cpu.cfs_quota_us /cg/pids/$(at pids)/pids.max'
+    d rm -f "$name"
+}
+docker_oom() {
+    local name=$LABEL-oom
+    d run --name "$name" -m 16m --memory-swap 16m $DOCKER_IMAGE dd if=/dev/zero of=/dev/null bs=64M count=1; echo "run: $?"
+    eventually bash -c "d inspect --format '{{.State.OOMKilled}}' $name | grep -q true" && echo told
+    d rm "$name"
+}
+docker_user() {
+    d run --rm --user guest $DOCKER_IMAGE id
+    d run --rm --user 1234:5678 --group-add 99 $DOCKER_IMAGE id
+    d run --rm --user nosuch $DOCKER_IMAGE id >/dev/null 2>&1; echo "no user: $?"
+}
+docker_caps() {
+    d run --rm $DOCKER_IMAGE grep -E 'Cap|Seccomp:|NoNewPrivs' /proc/self/status
+    d run --rm --cap-drop all --cap-add net_bind_service $DOCKER_IMAGE grep Cap /proc/self/status
+    d run --rm --user 1000 $DOCKER_IMAGE grep Cap /proc/self/status
+    d run --rm --privileged $DOCKER_IMAGE sh -c 'grep -E "Cap|Seccomp:" /proc/self/status; mount -t tmpfs t /tmp && echo mounted; ls /dev/kmsg; test -w /proc/sys && echo writable'
+}
+docker_security() {
+    local profile=$ENGINES_ROOT/docker-profile.json
+    d run --rm $DOCKER_IMAGE sh -c 'unshare -U true; echo $?; mount -t tmpfs t /tmp; echo $?'
+    d run --rm --security-opt seccomp=unconfined $DOCKER_IMAGE sh -c 'grep Seccomp: /proc/self/status; unshare -U true; echo $?'
+    d run --rm --security-opt no-new-privileges $DOCKER_IMAGE grep NoNewPrivs /proc/self/status
+    echo '{"defaultAction":"SCMP_ACT_ALLOW","syscalls":[{"names":["mkdir","mkdirat"],"action":"SCMP_ACT_ERRNO"}]}' >"$profile"
+    d run --rm --security-opt "seccomp=$profile" $DOCKER_IMAGE mkdir /tmp/x; echo "mkdir: $?"
+    d run --rm --security-opt systempaths=unconfined $DOCKER_IMAGE grep -c ' /proc/' /proc/mounts
+}
+docker_files() {
+    local dir=$ENGINES_ROOT/docker-volume-$LABEL
+    mkdir -p "$dir"; echo content >"$dir/file"
+    d run --rm -v "$dir:/data" $DOCKER_IMAGE sh -c 'cat /data/file; echo new >/data/new'
+    cat "$dir/new"
+    d run --rm -v "$dir:/data:ro" $DOCKER_IMAGE touch /data/x
+    d run --rm -v "$LABEL-vol:/home/guest" $DOCKER_IMAGE sh -c 'stat -c "%u %a" /home/guest; echo volume >/home/guest/f'
+    d run --rm --volumes-from "$(d create -v "$LABEL-vol:/elsewhere" --name "$LABEL-from" $DOCKER_IMAGE)" $DOCKER_IMAGE cat /elsewhere/f
+    d rm "$LABEL-from"
+    d run --rm --tmpfs /scratch:size=1m,mode=1770 --shm-size 2m $DOCKER_IMAGE grep -E ' /scratch | /dev/shm ' /proc/mounts
+    d run --rm --read-only --tmpfs /tmp $DOCKER_IMAGE sh -c 'touch /x; touch /tmp/x; echo $?'
+    d run --rm --device /dev/zero:/dev/other:r $DOCKER_IMAGE sh -c 'head -c 3 /dev/other | wc -c; echo x >/dev/other; echo $?'
+    d run --rm --ulimit nofile=100:200 --oom-score-adj 500 --sysctl net.ipv4.ip_forward=1 -h name $DOCKER_IMAGE \
+        sh -c 'ulimit -n; ulimit -H -n; cat /proc/self/oom_score_adj /proc/sys/net/ipv4/ip_forward; hostname'
+    d volume rm "$LABEL-vol"
+    rm -r "$dir"
+}
+docker_namespaces() {
+    local name=$LABEL-ns
+    d run -d --name "$name" --ipc shareable $DOCKER_IMAGE sleep 100 >/dev/null
+    d run --rm --pid "container:$name" --network "container:$name" --ipc "container:$name" $DOCKER_IMAGE ps -o args | sed -n 2p
+    d run --rm --pid host --network host --ipc host --uts host $DOCKER_IMAGE sh -c 'test $$ -gt 2 && echo host'
+    d run --rm --cgroupns private $DOCKER_IMAGE cat /proc/self/cgroup
+    d run --rm --network none $DOCKER_IMAGE ls /sys/class/net
+    d rm -f "$name"
+}
+docker_init() { d run --rm --init $DOCKER_IMAGE sh -c 'ps -o args | sed -n 2,3p'; }
+docker_healthcheck() {
+    local name=$LABEL-h
+    d run -d --name "$name" --health-cmd 'test -f /tmp/ok' --health-interval 1s --health-retries 1 $DOCKER_IMAGE sleep 100 >/dev/null
+    eventually bash -c "d inspect --format '{{.State.Health.Status}}' $name | grep -qx unhealthy" && echo unhealthy
+    d exec "$name" touch /tmp/ok
+    eventually bash -c "d inspect --format '{{.State.Health.Status}}' $name | grep -qx healthy" && echo healthy
+    d rm -f "$name"
+}
+docker_restart_policy() {
+    local name=$LABEL-rp
+    d run -d --name "$name" --restart on-failure:2 $DOCKER_IMAGE false >/dev/null
+    eventually bash -c "d inspect --format '{{.RestartCount}} {{.State.Status}}' $name | grep -qx '2 exited'"
+    d inspect --format '{{.RestartCount}} {{.State.Status}} {{.State.ExitCode}}' "$name"
+    d rm "$name"
+}
+docker_build() {
+    local dir=$ENGINES_ROOT/docker-build-$LABEL
+    mkdir -p "$dir"; echo page >"$dir/index.html"
+    cat >"$dir/Dockerfile" <<DOCKERFILE
+FROM $DOCKER_IMAGE
+COPY index.html /var/www/
+RUN cat /var/www/index.html && echo made > /made && id && env | grep PATH
+USER guest
+WORKDIR /home/guest
+RUN ["/bin/sh", "-c", "id -u; pwd; touch mine"]
+ENV A=b
+EXPOSE 5000
+CMD ["httpd", "-f", "-p", "5000", "-h", "/var/www"]
+DOCKERFILE
+    DOCKER_BUILDKIT=0 d build --force-rm -t "built-$LABEL" "$dir" 2>&1 | grep -vE '^( --->|Removing|Sending|Success)'
+    printf 'FROM %s\nRUN exit 42\n' "$DOCKER_IMAGE" >"$dir/Dockerfile"
+    DOCKER_BUILDKIT=0 d build --force-rm "$dir" >/dev/null 2>&1; echo "build: $?"
+    rm -r "$dir"
+}
+docker_port() {
+    local name=$LABEL-web port=15001
+    [ "$LABEL" = skeg ] || port=15002
+    d run -d --name "$name" -p "127.0.0.1:$port:5000" "built-$LABEL" >/dev/null
+    eventually busybox wget -q -O- "http://127.0.0.1:$port/"
+    busybox wget -q -O- "http://127.0.0.1:$port/"
+    d port "$name" | sed "s/$port/PORT/"
+    d rm -f "$name"
+    d rmi "built-$LABEL" >/dev/null
+}
+docker_missing() { d run --rm $DOCKER_IMAGE nosuch 2>"$STEP.class"; local status=$?; docker_class "$STEP.class"; return $status; }
+docker_missing_path() { d run --rm $DOCKER_IMAGE /no/such 2>"$STEP.class"; local status=$?; docker_class "$STEP.class"; return $status; }
+docker_not_executable() { d run --rm $DOCKER_IMAGE /etc/not-executable 2>"$STEP.class"; local status=$?; docker_class "$STEP.class"; return $status; }
+docker_directory() { d run --rm $DOCKER_IMAGE /etc 2>"$STEP.class"; local status=$?; docker_class "$STEP.class"; return $status; }
+docker_bad_workdir() { d run --rm -w /etc/passwd $DOCKER_IMAGE true >/dev/null 2>&1; }
+docker_bad_sysctl() { d run --rm --sysctl net.nosuch=1 $DOCKER_IMAGE true >/dev/null 2>&1; }
+docker_checkpoint() {
+    local name=$LABEL-cp
+    d run -d --name "$name" $DOCKER_IMAGE sleep 100 >/dev/null
+    d checkpoint create "$name" one >/dev/null 2>&1; echo "checkpoint fails: $(($? != 0))"
+    d inspect --format '{{.State.Status}}' "$name"
+    d rm -f "$name"
+}
+docker_rm_running() {
+    d run -d --name "$LABEL-r" $DOCKER_IMAGE sleep 100 >/dev/null
+    d rm "$LABEL-r" >/dev/null 2>&1; echo "rm: $?"
+    d rm -f "$LABEL-r"
+    d run --name "$LABEL-r" -d $DOCKER_IMAGE sh -c 'sleep 100 & sleep 100' >/dev/null
+    d rm -f "$LABEL-r"
+}
+docker_left() {
+    d ps -aq
+    find /sys/fs/cgroup -path "*/docker-$LABEL/*" -type d | grep -c . | sed 's/^/cgroups: /'
+    pgrep -fc "containerd-shim.*docker-$LABEL" || true
+}
+
+docker_steps() {
+    docker_setup
+    step 'docker info: default runtime' 0 docker_info
+    step 'docker run: output and exit status' 3 docker_run
+    step 'docker run --runtime' 0 docker_runtime
+    step 'docker run -i: standard input' 0 docker_stdin
+    step 'docker run -it: terminal' 4 docker_tty
+    step 'docker run -d, logs, exec, top, stop, start, restart, kill, wait, rm' 0 docker_detached
+    step 'docker pause, unpause' 0 docker_pause
+    step 'docker stats' 0 docker_stats
+    step 'docker run: -m --cpus --pids-limit and others' 0 docker_limits
+    step 'docker update' 0 docker_update
+    step 'docker run: out of memory' 0 docker_oom
+    step 'docker run --user' 0 docker_user
+    step 'docker run --cap-add --cap-drop --privileged' 0 docker_caps
+    step 'docker run --security-opt' 0 docker_security
+    step 'docker run: volumes, tmpfs, --read-only, devices, ulimits, sysctls' 0 docker_files
+    step 'docker run: namespaces of another container, of the host' 0 docker_namespaces
+    step 'docker run --init' 0 docker_init
+    step 'docker run --health-cmd' 0 docker_healthcheck
+    step 'docker run --restart' 0 docker_restart_policy
+    step 'docker build' 0 docker_build
+    step 'docker run -p: a page over loopback' 0 docker_port
+    step 'docker run: a missing command is 127' 127 docker_missing
+    step 'docker run: a missing path is 127' 127 docker_missing_path
+    step 'docker run: not executable is 126' 126 docker_not_executable
+    step 'docker run: a directory is 126' 126 docker_directory
+    step 'docker run: working directory that is a file' 126 docker_bad_workdir
+    step 'docker run: sysctl that does not exist' 127 docker_bad_sysctl
+    step 'docker checkpoint says that it is not supported' 0 docker_checkpoint
+    step 'docker rm of a running container' 0 docker_rm_running
+    step 'docker: nothing is left' 0 docker_left
+    # shellcheck disable=SC2086 # a list of numbers
+    kill $DOCKERDS
+    # shellcheck disable=SC2086
+    wait $DOCKERDS || true
+    ip link delete br-skeg
+    ip link delete br-runc
+}
