@@ -153,7 +153,13 @@ fn connect_within(path: &Path, seconds: i64) -> Result<OwnedFd> {
     let socket = socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC, None).context(what)?;
     // connect(2) to a full backlog and sendmsg(2) to a full queue both wait for this long (unix_stream_connect).
     setsockopt(&socket, sockopt::SendTimeout, &TimeVal::new(seconds, 0)).context(what)?;
-    let connect_to = |path: &Path| connect(socket.as_raw_fd(), &UnixAddr::new(path)?);
+    let connect_to = |path: &Path| loop {
+        match connect(socket.as_raw_fd(), &UnixAddr::new(path)?) {
+            // A Unix socket is not connected by an interrupted call.
+            Err(Errno::EINTR) => {}
+            other => return other,
+        }
+    };
     match (connect_to(path), path.parent(), path.file_name()) {
         (Err(Errno::ENAMETOOLONG), Some(parent), Some(name)) => {
             let directory = OFlag::O_PATH | OFlag::O_DIRECTORY;

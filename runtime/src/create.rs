@@ -16,7 +16,7 @@ use crate::gate::{self, Gate};
 use crate::hooks::{self, Kind};
 use crate::init::{self, Init};
 use crate::log::{self, Level, Log};
-use crate::namespaces::{self, OpenNamespace, TIME, USER};
+use crate::namespaces::{self, OpenNamespace, PID, TIME, USER};
 use crate::plan::{self, Plan};
 use crate::rootfs;
 use crate::security::lsm;
@@ -172,6 +172,7 @@ impl Making {
         let lock = dir.lock()?;
         let mut state = first_state(&decided.spec, &decided.bundle, &dir, &decided.cgroup.paths());
         state.rdt.clone_from(&decided.rdt);
+        state.own_pid_namespace = decided.plan.namespaces.is_new(PID);
         Ok(Self { dir, lock, state, cgroup: None, init: None })
     }
 
@@ -362,6 +363,7 @@ fn first_state(spec: &Spec, bundle: &Bundle, dir: &ContainerDir, cgroup: &Cgroup
         namespaces: namespaces.iter().fold(0, |all, one| all | namespaces::kind_of(one.typ())),
         cgroup: cgroup.clone(),
         rdt: None,
+        own_pid_namespace: false,
         hooks: spec.hooks().clone(),
     }
 }

@@ -2,7 +2,6 @@
 
 use crate::cgroup::Cgroup;
 use crate::error::{CONTAINER_NOT_RUNNING, Context as _, Error, Result};
-use crate::namespaces::PID;
 use crate::state::Container;
 use crate::sys::pid;
 
@@ -14,14 +13,14 @@ use crate::sys::pid;
 pub fn kill(container: &Container, signal: i32, all: bool) -> Result<()> {
     let cgroup = Cgroup::open(&container.state.cgroup);
     let init = container.init()?;
-    if all {
+    if all && !cgroup.is_none() {
         // runc: the processes of a stopped container without a PID namespace of its own can still be reached.
         return if signal == libc::SIGKILL { cgroup.kill_all() } else { cgroup.signal_all(signal) };
     }
     let Some(init) = init else { return Err(Error::new(CONTAINER_NOT_RUNNING)) };
     let id = container.dir.id();
-    if signal == libc::SIGKILL && container.state.namespaces & PID == 0 && !cgroup.is_none() {
-        // No PID namespace dies with its init process: the others would stay (row F16).
+    if signal == libc::SIGKILL && !container.state.own_pid_namespace && !cgroup.is_none() {
+        // No PID namespace dies with its init process, joined or the host's: the others would stay (row F16).
         return cgroup.kill_all().context(|| format!("kill container {id}"));
     }
     match pid::send_signal(&init, signal) {

@@ -171,7 +171,16 @@ fn check_working_directory(cwd: &Path) -> Result<()> {
 
 fn set_scheduling(process: &Process) -> Result<()> {
     if let Some(scheduler) = process.scheduler() {
-        sys::set_scheduler(scheduler_attributes(scheduler)).context(|| "/process/scheduler: set")?;
+        sys::set_scheduler(scheduler_attributes(scheduler)).map_err(|errno| {
+            let error = Error::from_errno("/process/scheduler: set", errno);
+            match (errno, scheduler.policy()) {
+                // sched_group_set_rt_runtime: on cgroup v1 a new cgroup has no time for such processes.
+                (Errno::EPERM, LinuxSchedulerPolicy::SchedFifo | LinuxSchedulerPolicy::SchedRr) => {
+                    error.because("does /linux/resources/cpu/realtimeRuntime give its cgroup any?")
+                }
+                _ => error,
+            }
+        })?;
     }
     if let Some(priority) = process.io_priority() {
         let (class, level) = io_priority(priority)?;

@@ -162,6 +162,9 @@ pub struct State {
     pub annotations: HashMap<String, String>,
     /// The types of the namespaces that the container has of its own or has joined: `CLONE_NEW*` bits.
     pub namespaces: u64,
+    /// Whether it has a PID namespace of its own, whose other processes end with the init process.
+    #[serde(default)]
+    pub own_pid_namespace: bool,
     /// Its cgroups; empty where it has none of its own.
     pub cgroup: CgroupPaths,
     /// Where it is in resctrl, if it asks for that.

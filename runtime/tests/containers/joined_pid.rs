@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde_json::json;
 
-use crate::support::{Container, FIRST_ID};
+use crate::support::{Container, FIRST_ID, wait_for};
 
 const SCRIPT: &str =
     "cat /proc/1/comm; readlink /proc/self/ns/pid; test /proc/$$/exe -ef /proc/self/exe && echo self";
@@ -39,6 +39,24 @@ fn c5_proc_shows_the_joined_namespace() {
     assert_eq!(second.exec(&[], "cat /proc/1/comm").ok(), "sleep\n");
     second.skeg(&["delete", "-f", &second.id]).ok();
     assert!(Path::new(&format!("/proc/{pid}")).exists());
+}
+
+/// security.md F16: what a container left behind in a namespace that is not its own ends with it.
+#[test]
+fn f16_sigkill_ends_all_of_a_container_in_a_joined_namespace() {
+    let Some(mut first) = Container::new("pid-kill-first") else { return };
+    let pid = first.start_sleeping();
+    let Some(mut second) = Container::new("pid-kill-second") else { return };
+    second.join("pid", pid).script("sleep 1000 & exec sleep 1000").detach().ok();
+    // The first container's init waits for nobody, so that what has ended stays as a zombie.
+    let members = || {
+        let entries = fs::read_dir(format!("/proc/{pid}/root/proc")).unwrap().filter_map(Result::ok);
+        let stats = entries.filter_map(|entry| fs::read_to_string(entry.path().join("stat")).ok());
+        stats.filter(|stat| stat.contains(") S ")).count()
+    };
+    wait_for("both processes", || (members() == 3).then_some(()));
+    second.skeg(&["kill", &second.id, "KILL"]).ok();
+    wait_for("the end of both processes", || (members() == 1).then_some(()));
 }
 
 /// The PID namespace is of a user namespace that is joined too, or a new one is made beside it.

@@ -22,6 +22,11 @@ fn scheduler() {
     // What is forked has its nice value reset.
     container.script("cut -d' ' -f19 /proc/$$/stat; cut -d' ' -f19 /proc/self/stat; true");
     assert_eq!(container.run().ok(), "-3\n0\n");
+    container.config["process"]["scheduler"] = json!({"policy": "SCHED_FIFO", "priority": 5});
+    container.config["linux"]["resources"]["cpu"] = json!({"realtimeRuntime": 10_000});
+    if fs::exists("/sys/fs/cgroup/cpu/cpu.rt_runtime_us").unwrap_or(false) {
+        assert_eq!(container.script("cut -d' ' -f40,41 /proc/self/stat").run().ok(), "5 1\n");
+    }
     container.config["process"]["scheduler"] = json!({"policy": "SCHED_OTHER", "nice": 30});
     assert!(container.run().error().starts_with("/process/scheduler/nice: 30"));
 }

@@ -4,6 +4,7 @@ use std::fs;
 use std::os::unix::fs::chown;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::{Mutex, PoisonError};
 
 use serde_json::{Value, json};
 
@@ -14,6 +15,9 @@ struct User {
     name: String,
     id: u32,
 }
+
+/// One change of the user database at a time: useradd(8) does not wait for its lock.
+static USERS: Mutex<()> = Mutex::new(());
 
 fn run(program: &str, arguments: &[&str]) -> bool {
     let mut command = Command::new(program);
@@ -28,6 +32,7 @@ fn run(program: &str, arguments: &[&str]) -> bool {
 impl User {
     fn new(suffix: &str) -> Self {
         let name = format!("skeg{}{suffix}", std::process::id() % 1_000_000);
+        let _users = USERS.lock().unwrap_or_else(PoisonError::into_inner);
         assert!(run("useradd", &["--no-create-home", "--home-dir", "/", &name]), "useradd");
         let id = Command::new("id").args(["-u", &name]).output().unwrap().stdout;
         Self { id: String::from_utf8(id).unwrap().trim().parse().unwrap(), name }
@@ -43,6 +48,7 @@ impl User {
 
 impl Drop for User {
     fn drop(&mut self) {
+        let _users = USERS.lock().unwrap_or_else(PoisonError::into_inner);
         run("userdel", &[&self.name]);
     }
 }
