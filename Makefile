@@ -16,7 +16,7 @@ DEBIAN_ROOT := $(CURDIR)/.cache/debian-root
 SOAK ?= 1000
 
 .DEFAULT_GOAL := help
-.PHONY: help build install demo bench test lint fmt unit spec-tests bundles compare test-deps deny clean
+.PHONY: help build install demo bench test lint fmt unit spec-tests bundles compare engines test-deps deny clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -43,7 +43,7 @@ fmt: ## check the formatting
 
 lint: ## clippy without warnings, shell scripts without mistakes
 	$(STATIC) $(CARGO) clippy --locked --workspace --all-targets -- -D warnings
-	shellcheck .ci/run scripts/*
+	shellcheck -x .ci/run $$(grep -lE '^#!/bin/(ba)?sh' scripts/*) spec-tests/engines/*
 
 unit: ## unit and integration tests of every crate
 	$(STATIC) $(CARGO) test --locked --workspace
@@ -63,6 +63,10 @@ $(SPEC_TESTS):
 
 $(DEBIAN_ROOT):
 	scripts/make-debian-root $@
+
+engines: build ## podman, buildah, conmon, containerd and Docker Engine with skeg, each step beside runc (minutes)
+	scripts/install-test-deps podman buildah conmon containerd docker.io tini containernetworking-plugins iproute2 iptables
+	spec-tests/engines/run --runtime bin/skeg --reference $(RUNC)
 
 test-deps: ## install what the tests need (Debian packages by name)
 	scripts/install-test-deps

@@ -19,7 +19,7 @@ use crate::sync::Message;
 /// What was being done, and why it failed; nothing is left behind.
 pub fn run(global: &Global, options: &RunOptions, log: &mut Log) -> Result<i32> {
     if options.detach {
-        let (created, forwarder) = start_one(global, options, Some(Terminal::Socket), log)?;
+        let (created, forwarder) = start_one(global, options, Some(Terminal::Socket), |_| Ok(()), log)?;
         if let Some(forwarder) = forwarder {
             forward_until_ready(&forwarder, &created.init.pidfd, created.init.pid, log);
         }
@@ -30,20 +30,21 @@ pub fn run(global: &Global, options: &RunOptions, log: &mut Log) -> Result<i32> 
     }
     let mut foreground = Foreground::new()?;
     let (ours, theirs) = console::socket_pair()?;
-    let (created, forwarder) = start_one(global, options, Some(Terminal::Foreground(theirs)), log)?;
+    let terminal = Some(Terminal::Foreground(theirs));
+    let take_terminal = |created: &Created| take_terminal(created, &mut foreground, ours, options);
+    let (created, forwarder) = start_one(global, options, terminal, take_terminal, log)?;
     if let Some(forwarder) = forwarder {
         foreground.forward_notifications(forwarder);
     }
-    let status = attend(&created, &mut foreground, ours, options);
-    let status = status.and_then(|()| foreground.wait(&created.init.pidfd));
+    let status = foreground.wait(&created.init.pidfd);
     let Created { dir, state, .. } = created;
     let removed = if options.keep { Ok(()) } else { delete::destroy(Container { dir, state }, log) };
     let status = status?;
     removed.map(|()| status)
 }
 
-/// Takes the terminal before the program may write to it.
-fn attend(
+/// Takes the terminal, and gives it its size, before the program may look at it.
+fn take_terminal(
     created: &Created,
     foreground: &mut Foreground,
     socket: std::os::fd::OwnedFd,
@@ -57,15 +58,17 @@ fn attend(
     Ok(())
 }
 
-/// Creates the container and lets its program start.
+/// Creates the container and lets its program start, after `before_execve`.
 fn start_one(
     global: &Global,
     options: &RunOptions,
     terminal: Option<Terminal>,
+    before_execve: impl FnOnce(&Created) -> Result<()>,
     log: &mut Log,
 ) -> Result<(Created, Option<Forwarder>)> {
     let mut created = create::prepare(global, &options.create, terminal, false, log)?;
-    let mut start = || -> Result<Option<Forwarder>> {
+    let start = || -> Result<Option<Forwarder>> {
+        before_execve(&created)?;
         create::announce(&created.init, &options.create)?;
         // From creating to running: the gate was never put up.
         created.dir.unlink(GATE_CREATING).context(|| "take down the start gate")?;

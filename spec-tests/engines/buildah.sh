@@ -1,4 +1,4 @@
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2016 # what stands in single quotes is for the shell in the container
 # buildah: images whose RUN steps the runtime does.
 
 BUILD_IMAGE=localhost/engines/build-base

@@ -1,4 +1,4 @@
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2016 # what stands in single quotes is for the shell in the container
 # conmon with the arguments that CRI-O gives it, and CRI-O's own calls of the runtime.
 
 # The sequence of CRI-O for the container $1 with the program of the config: conmon, which creates it, then start.

@@ -1,4 +1,4 @@
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2016 # what stands in single quotes is for the shell in the container
 # containerd and its Go shim, by ctr.
 
 CTR_IMAGE=localhost/engines/base:latest

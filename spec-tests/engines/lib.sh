@@ -5,7 +5,7 @@
 
 # How long a step may take under one runtime, in seconds.
 LIMIT=${ENGINES_LIMIT:-60}
-export IMAGE_TAR=$ENGINES_ROOT/image.tar IMAGE_ARCHIVE=$ENGINES_ROOT/image-archive.tar
+export STEP=$ENGINES_ROOT/step IMAGE_TAR=$ENGINES_ROOT/image.tar IMAGE_ARCHIVE=$ENGINES_ROOT/image-archive.tar
 
 # A root file system of one static program and what engines look for, as a tar archive that each engine imports.
 setup_images() {
@@ -49,39 +49,75 @@ normalise() {
         -e 's/\r$//'
 }
 
-# step NAME STATUS FUNCTION: the function is called once under each runtime, in a shell of its own with $LABEL (skeg or
-# runc, a word to name things by) and $RUNTIME (its path). Its exit status has to be STATUS, and status and output have
-# to be the same under both.
-step() {
-    local name=$1 expected=$2 function=$3 label status out=$ENGINES_ROOT/step why=
-    export STEP=$out
+# Runs the function under one runtime, in a shell of its own with $LABEL (skeg or runc, a word to name things by) and
+# $RUNTIME (its path); leaves its output, its exit status in $status and its wall time in $seconds.
+under() {
+    local label=$1 function=$2 runtime=$RUNTIME_UNDER_TEST begin=$EPOCHREALTIME stream
+    [ "$label" = skeg ] || runtime=$REFERENCE
+    status=0
     # shellcheck disable=SC2046 # a list of names
     export -f $(compgen -A function)
-    for label in skeg runc; do
-        status=0
-        LABEL=$label RUNTIME=$([ "$label" = skeg ] && echo "$RUNTIME_UNDER_TEST" || echo "$REFERENCE") \
-            timeout -k 5 "$LIMIT" bash -c "$function" >"$out.$label.out" 2>"$out.$label.err" </dev/null || status=$?
-        [ "$status" = "$expected" ] || why="$why $label: status $status instead of $expected;"
-        for stream in out err; do
-            normalise <"$out.$label.$stream" >"$out.$label.$stream.normal"
-        done
-    done
+    LABEL=$label RUNTIME=$runtime timeout -k 5 "$LIMIT" \
+        bash -c "$function" >"$STEP.$label.out" 2>"$STEP.$label.err" </dev/null || status=$?
+    seconds=$(awk "BEGIN { printf \"%.2f\", $EPOCHREALTIME - $begin }")
     for stream in out err; do
-        cmp -s "$out".{skeg,runc}.$stream.normal || why="$why std$stream differs;"
+        normalise <"$STEP.$label.$stream" >"$STEP.$label.$stream.normal"
     done
-    if [ -z "$why" ]; then
+}
+
+# Counts and prints: $1 is the step, $2 how long it took, $3 what is wrong.
+verdict() {
+    if [ -z "$3" ]; then
         passed=$((passed + 1))
-        echo "ok   $name"
-        return
+        echo "ok   $1 ($2)"
+    else
+        failed=$((failed + 1))
+        echo "FAIL $1 ($2):${3%;}"
     fi
-    failed=$((failed + 1))
-    echo "FAIL $name:${why%;}"
+}
+
+# step NAME STATUS FUNCTION: the function is called once under each runtime. Its exit status has to be STATUS, and status
+# and output have to be the same under both.
+step() {
+    local name=$1 expected=$2 function=$3 label status seconds stream times='' why=''
+    for label in skeg runc; do
+        under "$label" "$function"
+        times="$times${times:+, }$label $seconds s"
+        [ "$status" = "$expected" ] || why="$why $label: status $status instead of $expected;"
+    done
     for stream in out err; do
-        diff -u --label "std$stream skeg" --label "std$stream runc" "$out".{skeg,runc}.$stream.normal | head -n 20 | sed 's/^/     /' || true
-        if cmp -s "$out".{skeg,runc}.$stream.normal; then
-            head -n 10 "$out.skeg.$stream" | sed "s/^/     std$stream: /"
+        cmp -s "$STEP".{skeg,runc}.$stream.normal || why="$why std$stream differs;"
+    done
+    verdict "$name" "$times" "$why"
+    [ -n "$why" ] || return 0
+    for stream in out err; do
+        if cmp -s "$STEP".{skeg,runc}.$stream.normal; then
+            head -n 20 "$STEP.skeg.$stream" | sed "s/^/     std$stream: /"
+        else
+            diff -u --label "std$stream skeg" --label "std$stream runc" "$STEP".{skeg,runc}.$stream.normal |
+                head -n 40 | sed 's/^/     /' || true
         fi
     done
+}
+
+# step_alone NAME STATUS FUNCTION LINE...: what runc cannot do, or not here; its output has to be these lines.
+step_alone() {
+    local name=$1 expected=$2 function=$3 status seconds why=''
+    shift 3
+    under skeg "$function"
+    [ "$status" = "$expected" ] || why=" status $status instead of $expected;"
+    printf '%s\n' "$@" | cmp -s - "$STEP.skeg.out.normal" || why="$why stdout is not what it has to be;"
+    verdict "$name" "skeg $seconds s" "$why"
+    [ -n "$why" ] || return 0
+    head -n 20 "$STEP.skeg.out" "$STEP.skeg.err" | sed 's/^/     /'
+}
+
+# Whether this machine has every capability of its kernel to give: runc fails where one is asked for that it has not.
+has_all_capabilities() {
+    local bounding last
+    bounding=$(sed -n 's/^CapBnd:\t//p' /proc/self/status)
+    last=$(cat /proc/sys/kernel/cap_last_cap)
+    [ $((0x$bounding)) -eq $(((1 << (last + 1)) - 1)) ]
 }
 
 # Waits until the command succeeds, ten seconds at the most.

@@ -1,4 +1,4 @@
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2016 # what stands in single quotes is for the shell in the container
 # podman: each container command as a person types it.
 
 IMAGE=localhost/engines/base
@@ -20,7 +20,7 @@ classified() {
 
 podman_setup() {
     mkdir -p "$ENGINES_ROOT"/{containers/containers.conf.d,podman/root,cni}
-    cp "$here/../../contrib/containers.conf.d/skeg.conf" "$ENGINES_ROOT/containers/containers.conf.d/"
+    cp "$(dirname "${BASH_SOURCE[0]}")/../../contrib/containers.conf.d/skeg.conf" "$ENGINES_ROOT/containers/containers.conf.d/"
     cat >"$ENGINES_ROOT/containers/containers.conf" <<CONF
 [engine]
 cgroup_manager = "cgroupfs"
@@ -253,7 +253,18 @@ podman_update() {
     p rm -f -t 0 "$LABEL-u"
 }
 podman_preserve_fds() { p run --rm --network none --preserve-fds 1 $IMAGE sh -c 'cat <&3' 3<<<'from descriptor 3'; }
-podman_no_cgroups() { p run --rm --network none --cgroups=disabled $IMAGE echo without; }
+podman_no_cgroups() { p run --rm --network none --cgroups=disabled $IMAGE sh -c 'cut -d: -f3 /proc/self/cgroup | sort -u; echo without'; }
+# As someone uses it who has not copied the drop-in: podman reads the reason from standard error then.
+podman_bare() {
+    local status
+    export CONTAINERS_CONF=/etc/containers/containers.conf
+    p run --rm --network none $IMAGE sh -c 'exit 3'; echo "run: $?"
+    for command in nosuch /no/such /etc/not-executable /etc; do
+        status=0
+        p run --rm --network none $IMAGE $command 2>/dev/null || status=$?
+        echo "$command: $status"
+    done
+}
 podman_stats() {
     p run -d --name "$LABEL-s" --network none $IMAGE sleep 100 >/dev/null
     p stats --no-stream --format '{{.PIDs}} {{.Name}}' "$LABEL-s"
@@ -286,7 +297,7 @@ podman_oci_log() {
 }
 podman_left() {
     p ps -aq
-    ps -eo args | grep -E "^$RUNTIME |[c]onmon" | grep -v "^/usr/bin/conmon.*podman-root" | grep -c . | sed 's/^/left: /'
+    pgrep -fc "^$RUNTIME |^[^ ]*conmon " || true
 }
 
 podman_steps() {
@@ -336,6 +347,8 @@ podman_steps() {
     step 'podman run: working directory that is a file' 126 podman_bad_workdir
     step 'podman run: sysctl that does not exist' 127 podman_bad_sysctl
     step 'podman start: a failure as inspect has it' 0 podman_oci_log
+    step_alone 'podman run --cgroups=disabled' 0 podman_no_cgroups / without
+    step 'podman without the drop-in' 0 podman_bare
     step 'podman: nothing is left' 0 podman_left
     umount /etc/containers
 }
