@@ -133,11 +133,19 @@ impl Init<'_> {
         }
         let terminal = self.make_root(channel)?;
         self.set_names()?;
-        let listener = self.take_identity(terminal)?;
+        match terminal {
+            Some(peer) => console::take_terminal(peer, Uid::from_raw(self.process.user().uid()))?,
+            None => console::give_pipes_to(Uid::from_raw(self.process.user().uid()))?,
+        }
+        // Before the filter, which may be a profile that is older than close_range(2).
+        let mut keep = vec![channel.descriptor()];
+        keep.extend(self.gate.as_ref().map(Gate::descriptors).into_iter().flatten());
+        keep.extend(self.procfs.as_ref().map(|procfs| procfs.as_fd().as_raw_fd()));
+        close_host_descriptors(self.handed_on, &keep)?;
+        let listener = process::apply_process_security(&self.security())?;
+        self.procfs = None;
         let program = Program::find(self.process, &listen_variables(self.listen_fds))?;
         hand_over_listener(channel, listener)?;
-        let gate = self.gate.as_ref().map(Gate::descriptors).unwrap_or_default();
-        close_host_descriptors(self.handed_on, &[channel.descriptor(), gate[0], gate[1]])?;
         wait_to_proceed(channel)?;
         Ok(program)
     }
@@ -269,14 +277,6 @@ impl Init<'_> {
         Ok(())
     }
 
-    fn take_identity(&self, terminal: Option<OwnedFd>) -> Result<Option<OwnedFd>> {
-        match terminal {
-            Some(peer) => console::take_terminal(peer, Uid::from_raw(self.process.user().uid()))?,
-            None => console::give_pipes_to(Uid::from_raw(self.process.user().uid()))?,
-        }
-        process::apply_process_security(&self.security())
-    }
-
     fn security(&self) -> Security<'_> {
         Security {
             process: self.process,
@@ -399,7 +399,11 @@ pub fn wait_to_proceed(channel: &Channel) -> Result<()> {
 /// announcement, and the filter that nothing but execve has to pass. Returns only to say what failed.
 pub fn leave(security: &Security<'_>, handed_on: u32, program: &Program, announce: impl FnOnce()) -> Error {
     let prepare = || -> Result<()> {
-        mark_cloexec_from(3).context(|| "close descriptors")?;
+        match mark_cloexec_from(3) {
+            // A filter that is in force already may not allow it; what is open has been close-on-exec since it was opened.
+            Err(_) if security.seccomp.is_some() && security.late_filter().is_none() => {}
+            result => result.context(|| "close descriptors")?,
+        }
         set_inheritable_range(3, handed_on).context(|| "hand descriptors on")?;
         sys::reset_signals().context(|| "reset the signals")?;
         set_limits(limits_of(security.process))
