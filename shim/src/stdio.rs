@@ -620,14 +620,24 @@ async fn copy(
         if now == Phase::Abort {
             return Ok(());
         }
+        // Which end is it? The event loop tells changes only: to forget that an end is ready while it still is would be
+        // to wait for ever.
         let empty = !has_input(from.get_ref());
         if empty && now == Phase::Drain {
             return Ok(());
         }
+        let full = match to {
+            Destination::Splice(to) if !empty => {
+                (!polled(to.get_ref(), PollFlags::POLLOUT).contains(PollFlags::POLLOUT)).then_some(to)
+            }
+            _ => None,
+        };
         let waited = async {
-            match to {
-                Destination::Splice(to) if !empty => to.writable().await.map(|mut ready| ready.clear_ready()),
-                _ => from.readable().await.map(|mut ready| ready.clear_ready()),
+            match full {
+                Some(to) => to.writable().await.map(|mut ready| ready.clear_ready()),
+                None if empty => from.readable().await.map(|mut ready| ready.clear_ready()),
+                // One of them has become ready meanwhile.
+                None => Ok(tokio::task::yield_now().await),
             }
         };
         tokio::select! {
@@ -658,8 +668,9 @@ fn move_to_file(from: &OwnedFd, to: &OwnedFd) -> nix::Result<usize> {
     Ok(read)
 }
 
-fn polled(fd: &OwnedFd) -> PollFlags {
-    let mut polled = [PollFd::new(fd.as_fd(), PollFlags::POLLIN)];
+/// What poll(2) says of `wanted`, and of errors and hang-ups, at once.
+fn polled(fd: &OwnedFd, wanted: PollFlags) -> PollFlags {
+    let mut polled = [PollFd::new(fd.as_fd(), wanted)];
     match poll(&mut polled, PollTimeout::ZERO) {
         Ok(_) => polled[0].revents().unwrap_or(PollFlags::empty()),
         Err(_) => PollFlags::empty(),
@@ -667,11 +678,11 @@ fn polled(fd: &OwnedFd) -> PollFlags {
 }
 
 fn has_input(fd: &OwnedFd) -> bool {
-    polled(fd).contains(PollFlags::POLLIN)
+    polled(fd, PollFlags::POLLIN).contains(PollFlags::POLLIN)
 }
 
 fn is_hung_up(fd: &OwnedFd) -> bool {
-    polled(fd).intersects(PollFlags::POLLHUP | PollFlags::POLLERR)
+    polled(fd, PollFlags::POLLIN).intersects(PollFlags::POLLHUP | PollFlags::POLLERR)
 }
 
 /// A listening socket for one console, removed with the value.
@@ -712,6 +723,72 @@ impl Drop for ConsoleSocket {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// security.md I8: bytes equal through pipes whose two ends stop and go at their own pace. (An end that was forgotten
+    /// while it was ready made a copy hang after some hundred megabytes.)
+    #[test]
+    fn i08_a_copy_of_256_mib_loses_nothing_and_never_hangs() {
+        const TOTAL: usize = 256 << 20;
+        let (source_read, source_write) = pipe().unwrap();
+        let (sink_read, sink_write) = pipe().unwrap();
+        let writer = start_thread(move || {
+            let mut sent = 0_usize;
+            while sent < TOTAL {
+                // Odd sizes, so that pages are partly filled.
+                let chunk = vec![u8::try_from(sent % 251).unwrap(); (sent % 7919 + 1).min(TOTAL - sent)];
+                let mut rest = &chunk[..];
+                while !rest.is_empty() {
+                    rest = &rest[nix::unistd::write(&source_write, rest).unwrap()..];
+                }
+                sent += chunk.len();
+            }
+        });
+        let reader = start_thread(move || {
+            let (mut got, mut buffer) = (0_usize, vec![0; 5000]);
+            loop {
+                match nix::unistd::read(&sink_read, &mut buffer).unwrap() {
+                    0 => return assert_eq!(got, TOTAL),
+                    read => got += read,
+                }
+            }
+        });
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let local = tokio::task::LocalSet::new();
+        local.block_on(&runtime, async {
+            let from = sys::watch(source_read, Interest::READABLE).unwrap();
+            let to = Destination::Splice(sys::watch(sink_write, Interest::WRITABLE).unwrap());
+            let (_phase, receiver) = watch::channel(Phase::Open);
+            timeout(Duration::from_secs(60), copy(&from, &to, receiver))
+                .await
+                .expect("the copy hangs")
+                .unwrap();
+        });
+        writer.join().unwrap();
+        reader.join().unwrap();
+    }
+
+    #[allow(clippy::disallowed_methods, reason = "a test's own threads")]
+    fn start_thread(work: impl FnOnce() + Send + 'static) -> std::thread::JoinHandle<()> {
+        std::thread::spawn(work)
+    }
+
+    /// security.md I8: what a child keeps open is cut off after the drain; what was written before arrives.
+    #[test]
+    fn i08_a_drain_ends_although_the_source_stays_open() {
+        let (source_read, source_write) = pipe().unwrap();
+        let (sink_read, sink_write) = pipe().unwrap();
+        nix::unistd::write(&source_write, b"last words").unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        tokio::task::LocalSet::new().block_on(&runtime, async {
+            let from = sys::watch(source_read, Interest::READABLE).unwrap();
+            let to = Destination::Splice(sys::watch(sink_write, Interest::WRITABLE).unwrap());
+            let (_phase, receiver) = watch::channel(Phase::Drain);
+            timeout(Duration::from_secs(5), copy(&from, &to, receiver)).await.expect("no end").unwrap();
+        });
+        let mut buffer = [0; 64];
+        assert_eq!(nix::unistd::read(&sink_read, &mut buffer).unwrap(), 10);
+        drop(source_write);
+    }
 
     /// security.md I9: schemes are an allow-list, paths are absolute.
     #[test]

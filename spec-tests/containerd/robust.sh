@@ -87,10 +87,18 @@ kill -9 $containerd_pid
 wait $containerd_pid 2>/dev/null
 sleep 1.5
 start_containerd
+ctr events >"$WORK/events" 2>&1 &
+events=$!
 check "a container lives on" RUNNING "$(status_of $(id stay))"
 check "exec after the restart" again "$(ctr tasks exec --exec-id again $(id stay) echo again 2>&1)"
-check "an end that came meanwhile is known" STOPPED "$(status_of $(id ends))"
-check "with its exit code" "exit code 33" "$(ctr tasks rm $(id ends) 2>&1 | grep -o 'exit code [0-9]*')"
+# containerd 2 deletes a task that ended meanwhile, but tells its end first; 1.6 keeps it.
+if [ -n "$(status_of $(id ends))" ]; then
+	check "an end that came meanwhile is known" "exit code 33" "$(ctr tasks rm $(id ends) 2>&1 | grep -o 'exit code [0-9]*')"
+else
+	eventually 10 grep -q "/tasks/exit.*$(id ends).*exit_status\":33" "$WORK/events" &&
+		ok "an end that came meanwhile is told" || bad "no exit event of what ended meanwhile"
+fi
+kill $events
 remove $(id ends)
 ctr tasks kill -s 9 $(id stay)
 eventually 5 is $(id stay) STOPPED && ok "and it can be killed" || bad "it cannot be killed"
@@ -123,6 +131,7 @@ if [ "${COMBO%+*}" = skeg ]; then
 	SLOW
 	chmod 755 "$WORK/slow-runtime"
 	echo "BinaryName = \"$WORK/slow-runtime\"" >"$WORK/runtime.toml"
+	rm -f "$WORK/slow-pid"
 	touch "$WORK/be-slow"
 	run -d $IMAGE $(id slow) sleep 1000 >"$WORK/out" 2>&1 &
 	creating=$!
