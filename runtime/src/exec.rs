@@ -26,7 +26,7 @@ use crate::init::{
 };
 use crate::log::Log;
 use crate::namespaces::{MOUNT, PID, USER};
-use crate::process::{self, Program, Security, limits_of, raise_hard_limits};
+use crate::process::{self, Program, Security, limits_of};
 use crate::security::seccomp::{self, Filter};
 use crate::security::{caps, lsm, notify};
 use crate::spawn::{Request, Side, Spawned};
@@ -112,11 +112,8 @@ pub fn exec(global: &Global, options: &ExecOptions, log: &mut Log) -> Result<i32
         Side::Child(channel) => run(exec, &entry, &channel),
         Side::Parent(spawned) => spawned,
     };
-    let score = process.oom_score_adj().or_else(|| spec.process().as_ref()?.oom_score_adj());
     let mut start = || -> Result<()> {
-        spawned.adjust_oom_score(score)?;
-        raise_hard_limits(spawned.pid, limits_of(&process))?;
-        attend(&mut spawned, spec, &container)?;
+        attend(&mut spawned, &process, spec, &container)?;
         if let (Some(foreground), Some(master)) = (&mut foreground, &master) {
             foreground.attach(console::receive_master(master)?)?;
         }
@@ -246,9 +243,15 @@ fn open_root(container: &Container) -> Result<Option<OwnedFd>> {
         .map(Some)
 }
 
-fn attend(spawned: &mut Spawned, spec: &Spec, container: &Container) -> Result<()> {
+fn attend(spawned: &mut Spawned, process: &Process, spec: &Spec, container: &Container) -> Result<()> {
+    let score = process.oom_score_adj().or_else(|| spec.process().as_ref()?.oom_score_adj());
+    spawned.adjust(score, limits_of(process))?;
     loop {
         match spawned.next_request()? {
+            Request::Forked => {
+                spawned.adjust(score, limits_of(process))?;
+                spawned.answer(&Message::Adopted)?;
+            }
             Request::SeccompListener(listener) => {
                 notify::hand_over(spec, &container.state, spawned.pid, &listener)?;
                 spawned.answer(&Message::ListenerSent)?;

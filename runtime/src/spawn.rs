@@ -3,7 +3,7 @@
 use std::os::fd::{BorrowedFd, OwnedFd};
 
 use nix::unistd::Pid;
-use oci_spec::runtime::{Process, Spec};
+use oci_spec::runtime::{PosixRlimit, Process, Spec};
 
 use crate::error::{Context as _, Error, Result};
 use crate::hooks::{self, Kind};
@@ -41,6 +41,8 @@ pub enum Side {
 /// What it asks of its parent that is not the same for the init process and for an exec process.
 #[derive(Debug)]
 pub enum Request {
+    /// Another process goes on in its place and waits for `Adopted`.
+    Forked,
     /// Its id maps are wanted.
     NeedsMaps,
     /// Its mounts are made: host-side hooks may run.
@@ -82,23 +84,17 @@ impl Spawned {
     /// # Errors
     /// It failed.
     pub fn next_request(&mut self) -> Result<Request> {
-        loop {
-            return match self.channel.receive()? {
-                Some(Message::Forked(pid)) => {
-                    self.replace(pid)?;
-                    self.channel.send(&Message::Adopted)?;
-                    continue;
-                }
-                Some(Message::NeedsMaps) => Ok(Request::NeedsMaps),
-                Some(Message::RootfsMounted) => Ok(Request::RootfsMounted),
-                Some(Message::SeccompListener(number)) => pid::take_fd(&self.pidfd, number)
-                    .context(|| "take the seccomp listener")
-                    .map(Request::SeccompListener),
-                Some(Message::Ready) => Ok(Request::Ready),
-                Some(Message::Error(error)) => Err(error),
-                Some(other) => Err(Error::new(format!("the container's process sent {other:?} out of turn"))),
-                None => Err(self.death()),
-            };
+        match self.channel.receive()? {
+            Some(Message::Forked(pid)) => self.replace(pid).map(|()| Request::Forked),
+            Some(Message::NeedsMaps) => Ok(Request::NeedsMaps),
+            Some(Message::RootfsMounted) => Ok(Request::RootfsMounted),
+            Some(Message::SeccompListener(number)) => pid::take_fd(&self.pidfd, number)
+                .context(|| "take the seccomp listener")
+                .map(Request::SeccompListener),
+            Some(Message::Ready) => Ok(Request::Ready),
+            Some(Message::Error(error)) => Err(error),
+            Some(other) => Err(Error::new(format!("the container's process sent {other:?} out of turn"))),
+            None => Err(self.death()),
         }
     }
 
@@ -144,16 +140,27 @@ impl Spawned {
         Ok(())
     }
 
-    /// Sets its `oom_score_adj`, -1000 to 1000. By the parent: lowering it takes CAP_SYS_RESOURCE in the host's user
-    /// namespace.
+    /// Sets its `oom_score_adj` (-1000 to 1000) and raises its hard limits. By the parent: lowering the one and raising
+    /// the others takes CAP_SYS_RESOURCE in the host's user namespace. Once more after [`Request::Forked`]: the second
+    /// process has what the first one had when it forked, which may have been before the first call.
     ///
     /// # Errors
-    /// What writing it said.
-    pub fn adjust_oom_score(&self, score: Option<i32>) -> Result<()> {
-        let Some(score) = score else { return Ok(()) };
-        Procfs::processes()?
-            .write(format!("{}/oom_score_adj", self.pid), score.to_string().as_bytes())
-            .context(|| format!("/process/oomScoreAdj: set {score}"))
+    /// What could not be set, and why.
+    pub fn adjust(&self, oom_score: Option<i32>, limits: &[PosixRlimit]) -> Result<()> {
+        if let Some(score) = oom_score {
+            self.adjust_oom_score(&Procfs::processes()?, score)
+                .context(|| format!("/process/oomScoreAdj: set {score}"))?;
+        }
+        raise_hard_limits(self.pid, limits)
+    }
+
+    /// Not written where it stands already: the file of a process that is not dumpable is root's alone (proc(5)).
+    fn adjust_oom_score(&self, procfs: &Procfs, score: i32) -> nix::Result<()> {
+        let (path, wanted) = (format!("{}/oom_score_adj", self.pid), score.to_string());
+        if procfs.read(&path)?.trim_ascii_end() != wanted.as_bytes() {
+            procfs.write(&path, wanted.as_bytes())?;
+        }
+        Ok(())
     }
 
     /// Why it said nothing more.
@@ -175,10 +182,14 @@ impl Spawned {
 /// # Errors
 /// What the init process reported, or what failed here.
 pub fn attend(init: &mut Spawned, to: &Attendance<'_>, state: &mut State) -> Result<()> {
-    init.adjust_oom_score(to.process.oom_score_adj())?;
-    raise_hard_limits(init.pid, limits_of(to.process))?;
+    let adjust = |init: &Spawned| init.adjust(to.process.oom_score_adj(), limits_of(to.process));
+    adjust(init)?;
     loop {
         match init.next_request()? {
+            Request::Forked => {
+                adjust(init)?;
+                init.answer(&Message::Adopted)?;
+            }
             Request::NeedsMaps => {
                 write_maps(init, to.plan)?;
                 init.answer(&Message::Mapped)?;

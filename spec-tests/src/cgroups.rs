@@ -1,9 +1,13 @@
 //! The cgroup hierarchies of this machine, by whatever version each controller has.
 
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use crate::failure::{During, Outcome};
+use serde_json::Value;
+
+use crate::ensure;
+use crate::failure::{During, Outcome, skip};
 
 /// One mounted hierarchy.
 #[derive(Debug, Clone)]
@@ -23,8 +27,8 @@ pub fn hierarchies() -> Outcome<Vec<Hierarchy>> {
     for line in text.lines() {
         let Some(mount) = crate::inside::report::mount_line(line) else { continue };
         let target = PathBuf::from(mount["target"].as_str().unwrap_or_default());
-        // A bind mount of a part of a hierarchy is not the hierarchy.
-        if mount["root"] != "/" {
+        // A bind mount of a part of a hierarchy is not the hierarchy, and one that another mount covers is out of reach.
+        if mount["root"] != "/" || !is_on_top(&target, mount["device"].as_str().unwrap_or_default()) {
             continue;
         }
         match mount["type"].as_str() {
@@ -44,12 +48,65 @@ pub fn hierarchies() -> Outcome<Vec<Hierarchy>> {
     Ok(found)
 }
 
-/// The hierarchy that has a controller.
+/// Whether what is reached at a mount point is this file system (its `major:minor` of mountinfo).
+fn is_on_top(target: &Path, device: &str) -> bool {
+    fs::metadata(target)
+        .is_ok_and(|found| format!("{}:{}", libc::major(found.dev()), libc::minor(found.dev())) == device)
+}
+
+/// The hierarchy that has a controller; a machine without it cannot show the case.
 pub fn with_controller(controller: &str) -> Outcome<Hierarchy> {
-    hierarchies()?
-        .into_iter()
-        .find(|hierarchy| hierarchy.controllers.iter().any(|name| name == controller))
-        .during(format!("a hierarchy with the controller {controller}"))
+    match find(controller)? {
+        Some(hierarchy) => Ok(hierarchy),
+        None => skip(format!("no cgroup hierarchy here has the controller {controller}")),
+    }
+}
+
+/// The hierarchy that has a controller, if one has.
+pub fn find(controller: &str) -> Outcome<Option<Hierarchy>> {
+    let mut found = hierarchies()?.into_iter();
+    Ok(found.find(|hierarchy| hierarchy.controllers.iter().any(|name| name == controller)))
+}
+
+/// Ends the case as not showable where one of the controllers is in no hierarchy.
+pub fn need(controllers: &[&str]) -> Outcome {
+    controllers.iter().try_for_each(|name| with_controller(name).map(drop))
+}
+
+/// The hierarchy in which processes are looked up: that of pids on version 1, the only one on version 2.
+pub fn of_processes() -> Outcome<Hierarchy> {
+    match find("pids")? {
+        Some(hierarchy) => Ok(hierarchy),
+        None => hierarchies()?.into_iter().find(|hierarchy| hierarchy.version == 2).during("a hierarchy"),
+    }
+}
+
+/// The host pids in a cgroup.
+pub fn processes(cgroup: &str) -> Outcome<Vec<String>> {
+    let path = of_processes()?.mount.join(cgroup.trim_start_matches('/')).join("cgroup.procs");
+    let text = fs::read_to_string(&path).during(format!("read {}", path.display()))?;
+    Ok(text.lines().map(str::to_owned).collect())
+}
+
+/// The paths of /proc/PID/cgroup in a report of the probe, of the hierarchies that are mounted on this host.
+pub fn paths(report: &Value) -> Outcome<Vec<String>> {
+    let mounted = hierarchies()?;
+    let is_mounted = |controllers: &str| {
+        mounted.iter().any(|hierarchy| match hierarchy.version {
+            1 => controllers.split(',').all(|name| hierarchy.controllers.iter().any(|other| other == name)),
+            _ => controllers.is_empty(),
+        })
+    };
+    let mut found = Vec::new();
+    for line in report["cgroup"].as_array().during("the report's cgroups")? {
+        let mut fields = line.as_str().unwrap_or_default().splitn(3, ':').skip(1);
+        let (controllers, path) = (fields.next().unwrap_or_default(), fields.next().unwrap_or_default());
+        if is_mounted(controllers) {
+            found.push(path.to_owned());
+        }
+    }
+    ensure!(!found.is_empty(), "no cgroup of a mounted hierarchy in {}", report["cgroup"]);
+    Ok(found)
 }
 
 /// The file of a cgroup under the name that its version has for it, trimmed.

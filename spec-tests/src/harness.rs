@@ -46,6 +46,8 @@ pub struct Ctx {
     pub probe: PathBuf,
     /// How often the repeating cases repeat.
     pub soak: usize,
+    /// What limits in time are multiplied by.
+    pub patience: u32,
     next: Cell<usize>,
     containers: RefCell<Vec<String>>,
 }
@@ -71,9 +73,17 @@ impl Ctx {
             tag: tag.to_owned(),
             probe: probe.to_owned(),
             soak,
+            patience: 1,
             next: Cell::new(0),
             containers: RefCell::new(Vec::new()),
         })
+    }
+
+    /// The same with limits in time so many times as long.
+    #[must_use]
+    pub fn patient(mut self, patience: u32) -> Self {
+        self.patience = patience;
+        self
     }
 
     fn number(&self) -> usize {
@@ -115,7 +125,7 @@ impl Ctx {
             out: self.dir.join(format!("calls/{number}.out")),
             err: self.dir.join(format!("calls/{number}.err")),
             setup: ChildSetup::default(),
-            limit: CALL_LIMIT,
+            limit: CALL_LIMIT * self.patience,
             keep_output: true,
         }
     }
@@ -597,7 +607,7 @@ impl Container<'_> {
     /// Waits for a status.
     pub fn wait_for(&self, status: &str) -> Outcome {
         let mut last = String::new();
-        eventually(&format!("{}: status {status}", self.id), STATE_LIMIT, || {
+        eventually(&format!("{}: status {status}", self.id), STATE_LIMIT * self.ctx.patience, || {
             last = self.status()?;
             Ok((last == status).then_some(()))
         })
@@ -606,12 +616,14 @@ impl Container<'_> {
 
     /// Waits for the end of the init process and gives its exit status (128 and the signal's number).
     pub fn wait_exit(&self, pid: Pid) -> Outcome<i32> {
-        eventually(&format!("{}: exit of {pid}", self.id), STATE_LIMIT, || Ok(exit_status(pid)))
+        eventually(&format!("{}: exit of {pid}", self.id), STATE_LIMIT * self.ctx.patience, || {
+            Ok(exit_status(pid))
+        })
     }
 
     /// Waits until the container's output contains a text.
     pub fn wait_output(&self, text: &str) -> Outcome<String> {
-        eventually(&format!("{}: output {text:?}", self.id), STATE_LIMIT, || {
+        eventually(&format!("{}: output {text:?}", self.id), STATE_LIMIT * self.ctx.patience, || {
             let output = self.created.stdout();
             Ok(output.contains(text).then_some(output))
         })

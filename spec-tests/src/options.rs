@@ -13,6 +13,7 @@ usage: spec-tests --runtime PATH [options]
   --format FORMAT      text (default), tap or junit
   --jobs N             cases at a time (default: the number of processors)
   --soak N             repetitions of the repeating cases (default: 1000)
+  --patience N         every limit in time N times as long (default: 1), for an emulated machine
   --compare PATH       run the same bundles under both runtimes and compare what the probe prints
   --alone              nothing else runs on this machine: anything new after the run is a leftover
   --keep               keep the directory of each failed case
@@ -42,6 +43,8 @@ pub struct Options {
     pub jobs: usize,
     /// Repetitions of the repeating cases.
     pub soak: usize,
+    /// What limits in time are multiplied by.
+    pub patience: u32,
     /// The runtime to compare with.
     pub compare: Option<PathBuf>,
     /// Whether the machine is ours alone.
@@ -69,6 +72,7 @@ pub fn parse(arguments: &[String]) -> Result<Parsed, String> {
         format: Format::Text,
         jobs: std::thread::available_parallelism().map_or(2, std::num::NonZero::get),
         soak: 1000,
+        patience: 1,
         compare: None,
         alone: false,
         keep: false,
@@ -89,6 +93,7 @@ pub fn parse(arguments: &[String]) -> Result<Parsed, String> {
             "--format" => options.format = format(&value()?)?,
             "--jobs" => options.jobs = number(value()?)?.max(1),
             "--soak" => options.soak = number(value()?)?,
+            "--patience" => options.patience = u32::try_from(number(value()?)?).unwrap_or(u32::MAX).max(1),
             "--compare" => options.compare = Some(PathBuf::from(value()?)),
             "--alone" => options.alone = true,
             "--keep" => options.keep = true,
@@ -123,13 +128,14 @@ mod tests {
     #[test]
     fn options_are_read_in_both_spellings() {
         let Ok(Parsed::Run(options)) =
-            parse(&words("--runtime=/x --filter a3_ --format tap --jobs=3 --alone"))
+            parse(&words("--runtime=/x --filter a3_ --format tap --jobs=3 --alone --patience 4"))
         else {
             panic!("no run");
         };
         assert_eq!(options.runtime, PathBuf::from("/x"));
         assert_eq!(options.filter.as_deref(), Some("a3_"));
         assert_eq!((options.format, options.jobs, options.alone), (Format::Tap, 3, true));
+        assert_eq!((options.soak, options.patience), (1000, 4));
         assert!(parse(&words("--runtime")).is_err());
         assert!(parse(&words("--runtime /x --format xml")).is_err());
         assert!(parse(&words("--nonsense")).is_err());

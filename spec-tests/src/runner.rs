@@ -116,6 +116,10 @@ impl Suite<'_> {
         Ok(())
     }
 
+    fn limit(&self, case: &Case) -> Duration {
+        case.limit * self.options.patience
+    }
+
     fn begin(&self, case: &'static Case, number: usize) -> Outcome<Job> {
         let tag = format!("{}-{number}", self.tag);
         let dir = self.base.join(number.to_string());
@@ -124,7 +128,7 @@ impl Suite<'_> {
             .arg(CASE_ROLE)
             .arg(case.name)
             .args([&self.runtime, &dir, &self.probe])
-            .args([&self.kind, &tag, &self.options.soak.to_string()])
+            .args([&self.kind, &tag, &self.options.soak.to_string(), &self.options.patience.to_string()])
             .stdin(Stdio::null())
             .stdout(fs::File::create(dir.join("result"))?)
             .stderr(fs::File::create(dir.join("messages"))?)
@@ -136,7 +140,8 @@ impl Suite<'_> {
     /// Waits until at least one job has ended or is over its time.
     fn collect(&mut self, jobs: &mut Vec<Job>) -> Outcome {
         let now = Instant::now();
-        let next = jobs.iter().map(|job| (job.started + job.case.limit).saturating_duration_since(now)).min();
+        let next =
+            jobs.iter().map(|job| (job.started + self.limit(job.case)).saturating_duration_since(now)).min();
         let timeout = PollTimeout::try_from(next.unwrap_or_default() + Duration::from_millis(1));
         let mut waits: Vec<PollFd> =
             jobs.iter().map(|job| PollFd::new(job.pidfd.as_fd(), PollFlags::POLLIN)).collect();
@@ -144,7 +149,7 @@ impl Suite<'_> {
         let ended: Vec<bool> = waits.iter().map(|wait| wait.any().unwrap_or(false)).collect();
         let mut kept = Vec::new();
         for (mut job, ended) in jobs.drain(..).zip(ended) {
-            let late = job.started.elapsed() >= job.case.limit;
+            let late = job.started.elapsed() >= self.limit(job.case);
             if !ended && !late {
                 kept.push(job);
                 continue;
@@ -156,7 +161,7 @@ impl Suite<'_> {
             let outcome = if ended {
                 read_result(&job.dir)
             } else {
-                Err(Failure::new(format!("not done after {:?}", job.case.limit)))
+                Err(Failure::new(format!("not done after {:?}", self.limit(job.case))))
             };
             leftovers::clean_named(&job.dir, &job.tag);
             if !(self.options.keep && outcome.is_err()) {
@@ -198,13 +203,14 @@ pub fn case_process(arguments: &[String]) -> i32 {
 }
 
 fn case_outcome(arguments: &[String]) -> Outcome {
-    let [name, runtime, dir, probe, kind, tag, soak] = arguments else {
-        return Err(Failure::new("the process of a case takes seven arguments"));
+    let [name, runtime, dir, probe, kind, tag, soak, patience] = arguments else {
+        return Err(Failure::new("the process of a case takes eight arguments"));
     };
     let case = cases::all().find(|case| case.name == name).during("the case")?;
     nix::sys::prctl::set_child_subreaper(true)?;
     let dir = Path::new(dir);
-    let ctx = Ctx::new(Path::new(runtime), kind, dir, tag, Path::new(probe), soak.parse()?)?;
+    let ctx = Ctx::new(Path::new(runtime), kind, dir, tag, Path::new(probe), soak.parse()?)?
+        .patient(patience.parse()?);
     let outcome = match case.host {
         Host::Real => (case.run)(&ctx),
         Host::Sacrificial => sacrificial::run(case, &ctx),

@@ -76,7 +76,8 @@ fn in_new_namespaces(case: &Case, ctx: &Ctx, writer: &std::io::PipeWriter) -> Ou
 fn inside(case: &Case, outer: &Ctx) -> Outcome {
     let runtime = build_host(outer).during("build the sacrificial host")?;
     let probe = Path::new("/opt/probe");
-    let ctx = Ctx::new(&runtime, &outer.kind, Path::new(CASE_DIR), &outer.tag, probe, outer.soak)?;
+    let ctx = Ctx::new(&runtime, &outer.kind, Path::new(CASE_DIR), &outer.tag, probe, outer.soak)?
+        .patient(outer.patience);
     let before = (tree()?, mount_table()?);
     let outcome = (case.run)(&ctx);
     ctx.delete_all();

@@ -9,8 +9,8 @@ use oci_spec::runtime::Process;
 use crate::error::{Context as _, Error, Result};
 use crate::sys::procfs::Procfs;
 
-/// Where `aa_change_onexec` writes; kernels before 5.8 have the shared file only.
-const APPARMOR: [&str; 2] = ["attr/apparmor/exec", "attr/exec"];
+/// Where `aa_change_onexec` writes; the file `attr/exec` is shared, and another module's where both are active.
+const APPARMOR: &str = "attr/apparmor/exec";
 
 /// Whether the process asks for a label, and so needs a procfs to write it to.
 pub fn wants_labels(process: &Process) -> bool {
@@ -48,11 +48,7 @@ fn set_apparmor(procfs: &Procfs, profile: &str) -> Result<()> {
         return Err(Error::new("/process/apparmorProfile: must be one line"));
     }
     let value = format!("exec {profile}");
-    let [own, shared] = APPARMOR;
-    match procfs.write_self(own, value.as_bytes()) {
-        Err(nix::errno::Errno::ENOENT) => procfs.write_self(shared, value.as_bytes()).map_err(explain),
-        other => other.map_err(explain),
-    }
+    procfs.write_self(APPARMOR, value.as_bytes()).map_err(explain)
 }
 
 /// The kernel answers EINVAL for a label when no module is there to understand it.

@@ -1,6 +1,7 @@
 //! exec: every flag, and that an exec process is as confined as the init process.
 
 use std::fs;
+use std::path::Path;
 
 use serde_json::{Value, json};
 
@@ -19,6 +20,11 @@ pub const CASES: &[Case] = &[
     ),
     Case::new("exec_cgroup", "security.md C8: an exec process is in the container's cgroup", cgroup),
     Case::new("c7_parity", "security.md C7: an exec process has what the init process has", c7_parity),
+    Case::new(
+        "c7_slow_parent",
+        "security.md C7: an exec process has its oomScoreAdj however slow the runtime is",
+        slow_parent,
+    ),
     Case::new(
         "exec_process_file",
         "peers.md A1.3: exec --process takes the process from a file",
@@ -117,10 +123,8 @@ fn namespaces(ctx: &Ctx) -> Outcome {
 fn cgroup(ctx: &Ctx) -> Outcome {
     let bundle = sleeper(ctx)?;
     let container = bundle.start(ctx)?;
-    let found = container.exec_report(&[])?;
-    for line in found["cgroup"].as_array().into_iter().flatten() {
-        let line = line.as_str().unwrap_or_default();
-        ensure!(line.ends_with(&format!("/{}", bundle.id)), "{line} is not the container's cgroup");
+    for path in cgroups::paths(&container.exec_report(&[])?)? {
+        ensure!(path.ends_with(&format!("/{}", bundle.id)), "{path} is not the container's cgroup");
     }
     Ok(())
 }
@@ -170,6 +174,31 @@ fn c7_parity(ctx: &Ctx) -> Outcome {
     let numbers =
         |report: &Value| report["fds"].as_object().map(|fds| fds.keys().cloned().collect::<Vec<_>>());
     ensure_eq!(numbers(&file), numbers(&init), "descriptors of exec --process");
+    Ok(())
+}
+
+/// The runtime is held up where the process that it has just cloned runs ahead of it.
+fn slow_parent(ctx: &Ctx) -> Outcome {
+    let strace = Path::new("/usr/bin/strace");
+    if !strace.exists() {
+        return crate::failure::skip("strace is not installed");
+    }
+    let mut bundle = sleeper(ctx)?;
+    bundle.set("/process/oomScoreAdj", json!(321));
+    let container = bundle.start(ctx)?;
+    let slow = [
+        "-f",
+        "-qq",
+        "-e",
+        "trace=clone3",
+        "-e",
+        "inject=clone3:delay_exit=500000:when=1",
+        "-o",
+        "/dev/null",
+    ];
+    let call = ctx.program(strace).args(slow).arg("--").arg(&ctx.runtime).arg("--root").arg(&ctx.root);
+    let found = call.args(["exec", &container.id, "/probe", "report"]).run()?.ok()?.json()?;
+    ensure_eq!(found["oomScoreAdj"], json!("321"), "oomScoreAdj");
     Ok(())
 }
 
@@ -342,13 +371,12 @@ fn ends_with_it(ctx: &Ctx) -> Outcome {
     let bundle = sleeper(ctx)?;
     let container = bundle.start(ctx)?;
     container.exec_call(&["--detach"], &["sleep"]).run()?.ok()?;
-    let group = || cgroups::read(&bundle.id, "pids", "cgroup.procs", "cgroup.procs");
-    ensure_eq!(group()?.lines().count(), 2, "processes");
+    ensure_eq!(cgroups::processes(&bundle.id)?.len(), 2, "processes");
     container.kill("KILL")?.ok()?;
     container.wait_for("stopped")?;
     eventually("no process", std::time::Duration::from_secs(5), || {
         crate::harness::reap_dead();
-        Ok(group()?.is_empty().then_some(()))
+        Ok(cgroups::processes(&bundle.id)?.is_empty().then_some(()))
     })
 }
 
@@ -356,18 +384,17 @@ fn c8_exec_cgroup(ctx: &Ctx) -> Outcome {
     let bundle = sleeper(ctx)?;
     let container = bundle.start(ctx)?;
     let planted = format!("{}bc", bundle.id);
-    let sibling = cgroups::with_controller("pids")?.mount.join(&planted);
+    let sibling = cgroups::of_processes()?.mount.join(&planted);
     fs::create_dir(&sibling)?;
     let mut outcome = Ok(());
     for path in ["../x", "a/../../x", &format!("../{planted}"), "/../.."] {
         let ran = container.exec_call(&["--cgroup", path], &["report"]).run()?;
         if ran.status == 0 {
-            let line = ran.json()?["cgroup"].clone();
-            let outside = line.as_array().into_iter().flatten().filter_map(Value::as_str).any(|line| {
-                !line.ends_with(&format!("/{}", bundle.id)) && !line.contains(&format!("/{}/", bundle.id))
+            let outside = cgroups::paths(&ran.json()?)?.into_iter().find(|path| {
+                !path.ends_with(&format!("/{}", bundle.id)) && !path.contains(&format!("/{}/", bundle.id))
             });
-            if outside {
-                outcome = Err(crate::failure::Failure::new(format!("--cgroup {path} led to {line}")));
+            if let Some(outside) = outside {
+                outcome = Err(crate::failure::Failure::new(format!("--cgroup {path} led to {outside}")));
             }
         }
     }

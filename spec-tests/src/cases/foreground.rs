@@ -234,6 +234,7 @@ fn debian(ctx: &Ctx) -> Outcome {
 }
 
 fn containerd(ctx: &Ctx) -> Outcome {
+    crate::cgroups::need(&["memory", "cpu"])?;
     let mut bundle = ctx.bundle()?;
     bundle.config = serde_json::from_str(include_str!("../../data/containerd-config.json"))?;
     // Of what containerd wrote only the names are replaced: the id's own cgroup, and the program of the image.

@@ -8,7 +8,7 @@ use super::Case;
 use crate::auditor::audit;
 use crate::failure::{During, Outcome};
 use crate::harness::{Bundle, Ctx};
-use crate::{ensure, ensure_eq, sys};
+use crate::{cgroups, ensure, ensure_eq, sys};
 
 pub const CASES: &[Case] = &[
     Case::new(
@@ -203,8 +203,8 @@ fn f6(ctx: &Ctx) -> Outcome {
     let bundle = sleeper(ctx)?;
     let container = bundle.create(ctx)?;
     let text = fs::read_to_string(format!("/proc/{}/cgroup", container.pid()?))?;
-    for line in text.lines() {
-        ensure!(line.ends_with(&format!("/{}", bundle.id)), "{line} is not the container's cgroup");
+    for path in cgroups::paths(&json!({"cgroup": text.lines().collect::<Vec<_>>()}))? {
+        ensure!(path.ends_with(&format!("/{}", bundle.id)), "{path} is not the container's cgroup");
     }
     Ok(())
 }

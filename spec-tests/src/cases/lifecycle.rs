@@ -378,14 +378,13 @@ fn kill_all_reaches_every_process(ctx: &Ctx) -> Outcome {
     bundle.probe(["orphan"]).without_namespace("pid");
     let container = bundle.start(ctx)?;
     container.wait_output("ready")?;
-    let group = |name: &str| cgroups::read(&bundle.id, "pids", name, name);
     eventually("two processes", Duration::from_secs(5), || {
-        Ok((group("cgroup.procs")?.lines().count() == 2).then_some(()))
+        Ok((cgroups::processes(&bundle.id)?.len() == 2).then_some(()))
     })?;
     ctx.call(["kill", "--all", &bundle.id, "KILL"]).run()?.ok()?;
     eventually("an empty cgroup", Duration::from_secs(5), || {
         crate::harness::reap_dead();
-        Ok(group("cgroup.procs")?.is_empty().then_some(()))
+        Ok(cgroups::processes(&bundle.id)?.is_empty().then_some(()))
     })
 }
 

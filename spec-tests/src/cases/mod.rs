@@ -5,6 +5,7 @@ use std::time::Duration;
 use crate::failure::Outcome;
 use crate::harness::Ctx;
 
+mod apparmor;
 mod descriptors;
 mod exec;
 mod foreground;
@@ -82,6 +83,7 @@ pub fn all() -> impl Iterator<Item = &'static Case> {
         foreground::CASES,
         input::CASES,
         hostile::CASES,
+        apparmor::CASES,
         joining::CASES,
         policy::CASES,
         load::CASES,
