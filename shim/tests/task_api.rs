@@ -2,7 +2,7 @@
 //! and no root. Rows of security.md carry their number in the test's name.
 
 #![allow(clippy::disallowed_methods, reason = "tests make their own files and processes")]
-#![allow(missing_docs, reason = "tests")]
+#![allow(missing_docs, clippy::unwrap_used, reason = "tests")]
 
 use std::io::{Read as _, Write as _};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
