@@ -144,11 +144,11 @@ pub fn start(args: &Args) -> Result<()> {
     let name = socket_name(&start.address, &args.namespace, &group);
     let socket = path::child(&dir, &name);
     let address = format!("unix://{}", socket.display());
-    if let Some(listener) = claim(&private, &socket, &name)? {
-        if let Err(error) = launch(args, &start, &listener) {
-            let _ = path::remove_in(&private, &name);
-            return Err(error);
-        }
+    if let Some(listener) = claim(&private, &socket, &name)?
+        && let Err(error) = launch(args, &start, &listener)
+    {
+        let _ = path::remove_in(&private, &name);
+        return Err(error);
     }
     path::write_in(&bundle, "address", address.as_bytes()).context(|| "write address")?;
     print(&start.answer(&address)?)
@@ -392,7 +392,7 @@ mod tests {
     /// security.md I1 to I3: 0600 whatever the umask, a live socket is left alone, a dead one replaced, and what is no
     /// socket neither followed nor removed.
     #[test]
-    fn i03_a_socket_is_claimed_with_care() {
+    fn i3_a_socket_is_claimed_with_care() {
         use std::os::unix::fs::MetadataExt as _;
         let path = std::env::temp_dir().join(format!("shim-claim-{}", std::process::id()));
         let _ = std::fs::remove_dir_all(&path);

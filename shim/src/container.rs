@@ -12,7 +12,6 @@ use skeg_proto::task::{CreateTaskRequest, ExecProcessRequest};
 use skeg_proto::types::{Any, Mount, ProcessInfo};
 use skeg_proto::{Message as _, MessageField, events as event};
 use tokio::sync::Mutex;
-use tokio::task::JoinHandle;
 
 use crate::error::{Code, Context as _, Error, Result};
 use crate::log;
@@ -105,7 +104,7 @@ pub struct Container {
     turn: Mutex<()>,
     deleted: Cell<bool>,
     cgroup: Option<Rc<Cgroup>>,
-    oom: RefCell<Option<(Rc<OomWatch>, Option<JoinHandle<()>>)>>,
+    oom: RefCell<Option<OomWatch>>,
 }
 
 /// A process that a runtime call has left with us.
@@ -244,21 +243,13 @@ impl Container {
 
     fn watch_oom(self: &Rc<Self>) {
         let Some(cgroup) = &self.cgroup else { return };
-        let watch = OomWatch::new(cgroup);
         let weak = Rc::downgrade(self);
         let tell = move || {
             if let Some(container) = weak.upgrade() {
                 container.tell_oom();
             }
         };
-        let task = match watch.watch(tell) {
-            Ok(task) => Some(task),
-            Err(error) => {
-                log::warn(format_args!("container {}: no OOM events: {error}", self.id));
-                None
-            }
-        };
-        self.oom.replace(Some((watch, task)));
+        self.oom.replace(Some(OomWatch::new(cgroup, tell)));
     }
 
     fn tell_oom(&self) {
@@ -303,14 +294,8 @@ impl Container {
             let inputs = Inputs { deadline, ..Inputs::default() };
             let _ = self.runtime.call(&["kill", "--all", &self.id, "9"], inputs).await;
         }
-        let oom = self.oom.borrow_mut().take();
-        if let Some((watch, task)) = oom {
-            if let Some(task) = task {
-                task.abort();
-            }
-            if watch.take() {
-                self.tell_oom();
-            }
+        if self.oom.take().is_some_and(|oom| oom.take()) {
+            self.tell_oom();
         }
     }
 

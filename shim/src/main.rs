@@ -102,10 +102,10 @@ fn yield_to_the_manager() {
     let file = Path::new("/proc/self/oom_score_adj");
     let score =
         path::read(file, 64).ok().and_then(|text| String::from_utf8(text).ok()?.trim().parse::<i32>().ok());
-    if let Some(score) = score.filter(|score| *score < 1000) {
-        if let Err(errno) = path::write_kernel_file(file, (score + 1).to_string().as_bytes()) {
-            log::warn(format_args!("set oom_score_adj: {errno}"));
-        }
+    if let Some(score) = score.filter(|score| *score < 1000)
+        && let Err(errno) = path::write_kernel_file(file, (score + 1).to_string().as_bytes())
+    {
+        log::warn(format_args!("set oom_score_adj: {errno}"));
     }
 }
 
@@ -128,10 +128,10 @@ async fn live(shim: Rc<Shim>, listener: UnixListener, socket: PathBuf) -> Result
     }
     // Nobody finds it any more; answers that are on their way still go out.
     server.abort();
-    if let (Some(dir), Some(name)) = (socket.parent(), socket.file_name().and_then(|name| name.to_str())) {
-        if let Ok(dir) = path::open_dir(dir) {
-            let _ = path::remove_in(&dir, name);
-        }
+    if let (Some(dir), Some(name)) = (socket.parent(), socket.file_name().and_then(|name| name.to_str()))
+        && let Ok(dir) = path::open_dir(dir)
+    {
+        let _ = path::remove_in(&dir, name);
     }
     tokio::task::yield_now().await;
     shim.events.flush(FLUSH_LIMIT).await;

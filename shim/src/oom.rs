@@ -14,47 +14,72 @@ use tokio::io::Interest;
 use tokio::task::JoinHandle;
 
 use crate::error::{Context as _, Error, Result};
+use crate::log;
 use crate::path;
 use crate::stats::Cgroup;
 use crate::sys;
 
-/// The kills of a container that have been told.
+/// The kills of a container that have been told, and the task that waits for more.
 pub struct OomWatch {
-    cgroup: Rc<Cgroup>,
-    told: Cell<u64>,
+    counter: Rc<Counter>,
+    task: Option<JoinHandle<()>>,
+}
+
+impl Drop for OomWatch {
+    fn drop(&mut self) {
+        if let Some(task) = &self.task {
+            task.abort();
+        }
+    }
 }
 
 impl OomWatch {
-    /// Counts from now on.
-    pub fn new(cgroup: &Rc<Cgroup>) -> Rc<Self> {
+    /// Calls `tell` after each kill from now on, until it is dropped or the cgroup is gone. Where no watch can be set
+    /// up, the look at the end (`take`) is all there is.
+    pub fn new(cgroup: &Rc<Cgroup>, tell: impl Fn() + 'static) -> Self {
         let told = Cell::new(cgroup.oom_kills().unwrap_or(0));
-        Rc::new(Self { cgroup: Rc::clone(cgroup), told })
+        let counter = Rc::new(Counter { cgroup: Rc::clone(cgroup), told });
+        let task = match counter.watch(tell) {
+            Ok(task) => Some(task),
+            Err(error) => {
+                log::warn(format_args!("no OOM events: {error}"));
+                None
+            }
+        };
+        Self { counter, task }
     }
 
     /// Whether there are kills that have not been told; they are from now on.
     pub fn take(&self) -> bool {
+        self.counter.take()
+    }
+}
+
+struct Counter {
+    cgroup: Rc<Cgroup>,
+    told: Cell<u64>,
+}
+
+impl Counter {
+    fn take(&self) -> bool {
         let kills = self.cgroup.oom_kills().unwrap_or(0);
         kills > self.told.replace(kills.max(self.told.get()))
     }
 
-    /// Calls `tell` after each kill until the task is aborted or the cgroup is gone.
-    ///
-    /// # Errors
-    /// What setting up the watch failed with.
-    pub fn watch(self: &Rc<Self>, tell: impl Fn() + 'static) -> Result<JoinHandle<()>> {
+    fn watch(self: &Rc<Self>, tell: impl Fn() + 'static) -> Result<JoinHandle<()>> {
         let fd = if self.cgroup.is_unified() { self.inotify()? } else { self.eventfd()? };
         let fd = sys::watch(fd, Interest::READABLE).context(|| "watch for OOM")?;
-        let watch = Rc::clone(self);
+        let counter = Rc::clone(self);
         Ok(tokio::task::spawn_local(async move {
             loop {
                 let Ok(mut ready) = fd.readable().await else { return };
                 let mut events = [0; 4096];
                 while nix::unistd::read(fd.get_ref(), &mut events).is_ok_and(|read| read > 0) {}
                 ready.clear_ready();
-                if watch.cgroup.oom_kills().is_none() {
+                if counter.cgroup.oom_kills().is_none() {
                     return;
                 }
-                if watch.take() {
+                if counter.take() {
                     tell();
                 }
             }

@@ -302,7 +302,7 @@ mod tests {
 
     /// security.md I5: ids become file names.
     #[test]
-    fn i05_ids_are_plain_file_names() {
+    fn i5_ids_are_plain_file_names() {
         for id in ["a", "0123-web_1.x+y", &"a".repeat(240)] {
             assert!(check_id("container id", id).is_ok(), "{id}");
         }
@@ -314,7 +314,7 @@ mod tests {
 
     /// security.md I2: a socket directory that somebody else may write to is refused; a readable one is closed.
     #[test]
-    fn i02_a_socket_directory_is_ours_alone() {
+    fn i2_a_socket_directory_is_ours_alone() {
         let scratch = Scratch::new("i02");
         let dir = scratch.0.join("s");
         private_dir(&dir).unwrap();
@@ -369,7 +369,7 @@ mod tests {
 
     /// security.md I4: files are 0600 whatever the umask is, and a link in their place is not followed.
     #[test]
-    fn i04_own_files_are_ours_alone() {
+    fn i4_own_files_are_ours_alone() {
         let scratch = Scratch::new("i04");
         let dir = open_dir(&scratch.0).unwrap();
         let canary = scratch.0.join("canary");

@@ -360,7 +360,7 @@ mod tests {
 
     /// security.md I6: a frame beyond 4 MiB is an error of its call, is not held in memory, and ends nothing.
     #[test]
-    fn i06_an_oversized_frame_is_an_error() {
+    fn i6_an_oversized_frame_is_an_error() {
         with_server(|client, _| async move {
             let Err(CallError::Refused(text)) = client.call("s", "m", vec![0; PAYLOAD_LIMIT + 1]).await
             else {
@@ -373,7 +373,7 @@ mod tests {
 
     /// security.md I6 (RUSTSEC-2024-0437): deeply nested unknown groups are an error, not a stack overflow.
     #[test]
-    fn i06_nested_groups_are_an_error() {
+    fn i6_nested_groups_are_an_error() {
         // Field 15, wire type 3 (start group), 100 000 times.
         let nested = vec![0x7b; 100_000];
         assert!(Request::parse_from_bytes(&nested).is_err());

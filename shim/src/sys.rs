@@ -47,8 +47,10 @@ pub fn watch_borrowed(fd: BorrowedFd<'_>, interest: Interest) -> std::io::Result
 /// The errno of close_range(2).
 pub fn mark_cloexec_from(first: libc::c_uint) -> nix::Result<()> {
     // SAFETY: three integers; nothing is closed, so every OwnedFd stays valid.
-    Errno::result(unsafe { libc::close_range(first, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC as c_int) })
-        .map(drop)
+    Errno::result(unsafe {
+        libc::close_range(first, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC.cast_signed())
+    })
+    .map(drop)
 }
 
 /// pidfd_open(2); the descriptor is close-on-exec and readable once the process has ended.

@@ -1,4 +1,5 @@
 #!/bin/bash
+# shellcheck disable=SC1091,SC2046,SC2086,SC2154,SC2034,SC2119,SC2015 # ids and options are words without blanks; lib.sh is next door
 # What ctr can ask of a shim, one containerd and one pair of shim and runtime at a time. See lib.sh for its settings.
 . "$(dirname "$0")/lib.sh"
 begin

@@ -1,4 +1,5 @@
 #!/bin/bash
+# shellcheck disable=SC1091,SC2046,SC2086,SC2154,SC2034,SC2119,SC2015 # ids and options are words without blanks; lib.sh is next door
 # A pod through containerd's CRI server, with real CNI plugins. See lib.sh for the settings; needs Debian's
 # containernetworking-plugins, python3-grpcio, python3-grpc-tools, python3-websocket.
 . "$(dirname "$0")/lib.sh"

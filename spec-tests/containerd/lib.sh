@@ -1,3 +1,4 @@
+# shellcheck shell=bash disable=SC2034,SC2009,SC2012,SC2010,SC2086
 # Shared by the scripts here: a containerd of its own (root, state, sockets below $WORK), an image of busybox, checks.
 #
 # WORK        scratch directory (default /tmp/skeg-containerd)

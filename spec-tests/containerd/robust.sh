@@ -1,4 +1,5 @@
 #!/bin/bash
+# shellcheck disable=SC1091,SC2046,SC2086,SC2154,SC2034,SC2119,SC2015 # ids and options are words without blanks; lib.sh is next door
 # What users of shims suffer from: processes killed at the worst moment, leaks, output that nobody reads or that never
 # ends. See lib.sh for the settings.
 . "$(dirname "$0")/lib.sh"
