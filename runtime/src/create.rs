@@ -138,9 +138,10 @@ fn decide(global: &Global, options: &CreateOptions, log: &mut Log) -> Result<Dec
         notify_socket::add_to(&mut spec, &global.root, options.id.as_str())?;
     }
     let process = spec.process().clone().ok_or_else(|| Error::new("/process: must be given"))?;
-    let hierarchies = Hierarchies::detect(&Procfs::mounted()?, cgroup::needs_own_cgroup(&spec))?;
+    let hierarchies =
+        Hierarchies::detect(&Procfs::mounted()?, cgroup::needs_own_cgroup(&spec, global.cgroup.manager))?;
     let cgroup = cgroup::plan(&spec, options.id.as_str(), global.cgroup, &hierarchies)?;
-    let plan = Plan::new(&spec, plan::facts(options.no_pivot, &cgroup.paths()))?;
+    let plan = Plan::new(&spec, plan::facts(options.no_pivot, &cgroup.shown()))?;
     for name in plan.unknown_system_calls() {
         log.debug(|| format!("/linux/seccomp/syscalls: {name:?}: no such system call, ignored"));
     }

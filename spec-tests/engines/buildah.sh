@@ -58,7 +58,7 @@ buildah_missing() {
 buildah_volume() {
     mkdir -p "$ENGINES_ROOT/volume-$LABEL"
     echo from outside >"$ENGINES_ROOT/volume-$LABEL/file"
-    printf 'FROM %s\nRUN cat /data/file; touch /data/x || echo read-only\n' "$BUILD_IMAGE" | bud -v "$ENGINES_ROOT/volume-$LABEL:/data:ro"
+    printf 'FROM %s\nRUN cat /data/file; touch /data/x 2>/dev/null || echo read-only\n' "$BUILD_IMAGE" | bud -v "$ENGINES_ROOT/volume-$LABEL:/data:ro"
 }
 buildah_options() {
     bud --cap-drop all --cap-add chown --ulimit nofile=64:64 --shm-size 1m -m 64m --security-opt seccomp=unconfined <<DOCKERFILE

@@ -39,7 +39,7 @@ containerd_remove() {
 containerd_run() { cr --rm $CTR_IMAGE "$LABEL-run" sh -c 'echo out; echo err >&2; exit 3'; }
 # Not to the end of the input: ctr 1.6 does not hand that on.
 containerd_stdin() { printf 'one\ntwo\n' | cr --rm $CTR_IMAGE "$LABEL-in" head -n 2; }
-containerd_tty() { type_line | on_terminal ctr -a "$ENGINES_ROOT/containerd.sock" run --runc-binary "$RUNTIME" --rm -t $CTR_IMAGE "$LABEL-tty" sh -c 'tty; stty size; read x; echo "got $x"; exit 4'; }
+containerd_tty() { type_line | on_terminal ctr -a "$ENGINES_ROOT/containerd.sock" run --runc-binary "$RUNTIME" --rm -t $CTR_IMAGE "$LABEL-tty" sh -c 'tty; read x; stty size; echo "got $x"; exit 4'; }
 containerd_detached() {
     local id=$LABEL-d
     cr -d --log-uri "file://$ENGINES_ROOT/$id.log" --pid-file "$ENGINES_ROOT/$id.pid" $CTR_IMAGE "$id" sh -c 'echo started; trap "echo term; exit 7" TERM; while :; do sleep 0.1; done'
@@ -49,7 +49,7 @@ containerd_detached() {
     c task exec --exec-id e1 "$id" sh -c 'echo in exec; echo err >&2; exit 5'; echo "exec: $?"
     c task exec --exec-id e2 --user 1000:2000 --cwd /tmp "$id" sh -c 'id; pwd'; echo "exec: $?"
     printf 'x\ny\n' | c task exec --exec-id e3 "$id" cat
-    type_line | on_terminal ctr -a "$ENGINES_ROOT/containerd.sock" task exec --exec-id e4 -t "$id" sh -c 'tty; read x; echo "got $x"; exit 6'; echo "exec: $?"
+    type_line | on_terminal ctr -a "$ENGINES_ROOT/containerd.sock" task exec --exec-id e4 -t "$id" sh -c 'tty; read x; stty size; echo "got $x"; exit 6'; echo "exec: $?"
     c task exec --exec-id e5 "$id" nosuch 2>&1 | grep -o 'executable file not found in $PATH'
     c task exec --exec-id e6 "$id" true; echo "after a failure: $?"
     c task exec -d --exec-id e7 "$id" sleep 100
@@ -91,11 +91,14 @@ metrics = json.load(sys.stdin)
 print(sorted(metrics), metrics["memory"]["usage"]["limit"], metrics["pids"]["current"], metrics["cpu"]["usage"]["total"] > 0)'
     containerd_remove "$id"
 }
+# In a process that takes ctr with it when it is killed, and into a file that only it writes to.
+watch_events() {
+    exec ctr -a "$ENGINES_ROOT/containerd.sock" events >"$STEP.events"
+}
 # The events of a container from its creation to its end, with one exec, in their order.
 containerd_events() {
     local id=$LABEL-ev watch
-    c events >"$STEP.events" &
-    watch=$!
+    watch_events & watch=$!
     sleep 0.5
     cr -d --null-io $CTR_IMAGE "$id" sleep 100
     c task exec --exec-id e "$id" true
@@ -108,8 +111,7 @@ containerd_events() {
 }
 containerd_oom() {
     local id=$LABEL-oom watch
-    c events >"$STEP.events" &
-    watch=$!
+    watch_events & watch=$!
     sleep 0.5
     cr --rm --memory-limit 16777216 $CTR_IMAGE "$id" dd if=/dev/zero of=/dev/null bs=128M count=1; echo "run: $?"
     eventually grep -aq /tasks/oom "$STEP.events" && echo told

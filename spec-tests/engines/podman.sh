@@ -49,7 +49,7 @@ podman_run() { p run --rm --network none $IMAGE sh -c 'echo out; echo err >&2; e
 podman_info() { p info --format '{{.Host.OCIRuntime.Name}}'; }
 podman_version() { p info --format '{{.Host.OCIRuntime.Version}}' | sed -n 's/^spec: .*/spec/p'; }
 podman_stdin() { printf 'one\ntwo\n' | p run --rm -i --network none $IMAGE cat; }
-podman_tty() { type_line | on_terminal podman --runtime "$RUNTIME" run --rm -it --network none $IMAGE sh -c 'tty; stty size; read x; echo "got $x"; exit 4'; }
+podman_tty() { type_line | on_terminal podman --runtime "$RUNTIME" run --rm -it --network none $IMAGE sh -c 'tty; read x; stty size; echo "got $x"; exit 4'; }
 podman_env() { p run --rm --network none -e A=b --env C --hostname h $IMAGE sh -c 'env | sort; hostname'; }
 podman_detached() {
     p run -d --name "$LABEL-d" --network none $IMAGE sh -c 'echo started; trap "echo term; exit 7" TERM; while :; do sleep 0.1; done' >/dev/null
@@ -65,7 +65,7 @@ podman_detached() {
 }
 podman_exec_tty() {
     p run -d --name "$LABEL-xt" --network none $IMAGE sleep 100 >/dev/null
-    type_line | on_terminal podman --runtime "$RUNTIME" exec -it "$LABEL-xt" sh -c 'tty; stty size; read x; echo "got $x"; exit 6'; echo "exec: $?"
+    type_line | on_terminal podman --runtime "$RUNTIME" exec -it "$LABEL-xt" sh -c 'tty; read x; stty size; echo "got $x"; exit 6'; echo "exec: $?"
     printf 'x\ny\n' | p exec -i "$LABEL-xt" cat
     p exec -d "$LABEL-xt" sh -c 'echo done >/tmp/d' >/dev/null
     eventually p exec "$LABEL-xt" test -f /tmp/d
@@ -126,7 +126,7 @@ podman_oom() {
     p run --name "$LABEL-oom" --network none -m 16m --memory-swap 16m $IMAGE sh -c 'dd if=/dev/zero of=/dev/null bs=64M count=1 2>/dev/null; echo "dd: $?"'; echo "run: $?"
     p run --name "$LABEL-oom2" --network none -m 16m --memory-swap 16m $IMAGE dd if=/dev/zero of=/dev/null bs=64M count=1; echo "run: $?"
     p inspect --format '{{.State.OOMKilled}}' "$LABEL-oom2"
-    p rm "$LABEL-oom" "$LABEL-oom2"
+    p rm "$LABEL-oom" "$LABEL-oom2" | sort
 }
 podman_pids() { p run --rm --network none --pids-limit 5 $IMAGE sh -c 'for i in 1 2 3 4 5 6 7 8; do sleep 1 & done; wait' 2>&1 | tail -n 1; }
 podman_user() {

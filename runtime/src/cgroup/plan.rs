@@ -47,6 +47,8 @@ pub struct CgroupPlan {
     pub(super) optional: bool,
     /// Who gets the v2 cgroup, as numbered on the host.
     pub(super) owner: Option<Uid>,
+    /// Where the container stays without a cgroup of its own; known where it mounts cgroup file systems.
+    caller: CgroupPaths,
 }
 
 impl CgroupPlan {
@@ -56,6 +58,11 @@ impl CgroupPlan {
             v1: self.v1.iter().map(|group| group.at.clone()).collect(),
             v2: self.v2.as_ref().map(|group| group.at.clone()),
         }
+    }
+
+    /// What a cgroup mount of the container shows.
+    pub fn shown(&self) -> CgroupPaths {
+        if self.v1.is_empty() && self.v2.is_none() { self.caller.clone() } else { self.paths() }
     }
 }
 
@@ -82,9 +89,10 @@ pub(super) enum Devices {
     Program(Policy),
 }
 
-/// Whether [`plan`] needs to know the caller's own cgroup: `cgroupsPath` is absent or relative.
-pub fn needs_own_cgroup(spec: &Spec) -> bool {
-    !cgroups_path(spec).starts_with('/')
+/// Whether [`plan`] needs to know the caller's own cgroup: `cgroupsPath` is absent or relative, or the container stays
+/// where the caller is.
+pub fn needs_own_cgroup(spec: &Spec, manager: Manager) -> bool {
+    manager == Manager::Disabled || !cgroups_path(spec).starts_with('/')
 }
 
 fn cgroups_path(spec: &Spec) -> &str {
@@ -104,7 +112,7 @@ pub fn plan(spec: &Spec, id: &str, options: Options, hierarchies: &Hierarchies) 
     match options.manager {
         Manager::Cgroupfs => {}
         Manager::Systemd => systemd::refuse(path)?,
-        Manager::Disabled => return disabled(resources),
+        Manager::Disabled => return disabled(spec, resources, hierarchies),
     }
     let place = Place::new(path, id)?;
     let limits = limits(resources, hierarchies.v1.len(), &v1_with, hierarchies.v2.is_some(), RESOURCES)?;
@@ -133,7 +141,14 @@ pub fn plan(spec: &Spec, id: &str, options: Options, hierarchies: &Hierarchies) 
         None => None,
     };
     let optional = options.rootless && path.is_empty() && !asked;
-    Ok(CgroupPlan { v1: v1_groups, v2: v2_group, rootless: options.rootless, optional, owner: owner(spec) })
+    Ok(CgroupPlan {
+        v1: v1_groups,
+        v2: v2_group,
+        rootless: options.rootless,
+        optional,
+        owner: owner(spec),
+        ..CgroupPlan::default()
+    })
 }
 
 /// The user that the cgroup is given to (security.md F12): only that of a container with a user and a cgroup namespace of
@@ -161,15 +176,28 @@ fn owner(spec: &Spec) -> Option<Uid> {
 
 /// Without a cgroup there are no limits: asking for one is an error. Device rules alone are not: every default config
 /// has them, and without a cgroup it is capabilities that keep mknod away.
-fn disabled(resources: &LinuxResources) -> Result<CgroupPlan> {
+fn disabled(spec: &Spec, resources: &LinuxResources, hierarchies: &Hierarchies) -> Result<CgroupPlan> {
     let wanted = limits(resources, 0, &|_| None, true, RESOURCES)?;
-    match wanted.v2.first() {
-        None => Ok(CgroupPlan::default()),
-        Some(write) => Err(Error::new(format!(
+    if let Some(write) = wanted.v2.first() {
+        return Err(Error::new(format!(
             "{RESOURCES}/{}: no limit can be set with --cgroup-manager disabled",
             write.source
-        ))),
+        )));
     }
+    let mut mounts = spec.mounts().iter().flatten();
+    if !mounts.any(|mount| matches!(mount.typ().as_deref(), Some("cgroup" | "cgroup2"))) {
+        return Ok(CgroupPlan::default());
+    }
+    let own = |hierarchy: &Hierarchy| -> Result<GroupPath> {
+        Ok(GroupPath {
+            controllers: hierarchy.controllers.clone(),
+            mount: hierarchy.mount_point.clone(),
+            path: hierarchy.own()?.to_path_buf(),
+        })
+    };
+    let v1 = hierarchies.v1.iter().map(own).collect::<Result<_>>()?;
+    let v2 = hierarchies.v2.as_ref().map(own).transpose()?;
+    Ok(CgroupPlan { caller: CgroupPaths { v1, v2 }, ..CgroupPlan::default() })
 }
 
 /// Where below the mount point of a hierarchy the container goes.
@@ -305,7 +333,9 @@ pub(super) fn invalid(base: &str, source: &str, value: impl std::fmt::Debug, all
 #[cfg(test)]
 mod tests {
     use super::*;
-    use oci_spec::runtime::{LinuxBuilder, LinuxMemoryBuilder, LinuxResourcesBuilder, SpecBuilder};
+    use oci_spec::runtime::{
+        LinuxBuilder, LinuxMemoryBuilder, LinuxResourcesBuilder, MountBuilder, SpecBuilder,
+    };
 
     fn hierarchies(unified: bool) -> Hierarchies {
         let mountinfo: &[u8] = if unified {
@@ -364,6 +394,23 @@ mod tests {
             let text = result.unwrap_err().to_string();
             assert!(text.starts_with("/linux/cgroupsPath: "), "{path:?}: {text}");
         }
+    }
+
+    /// podman run --cgroups=disabled, which mounts cgroup file systems all the same.
+    #[test]
+    fn without_a_cgroup_mounts_show_the_callers() {
+        let options = Options { manager: Manager::Disabled, ..Options::default() };
+        let mut spec = spec("", None);
+        spec.set_mounts(None);
+        let plan_of = |spec: &Spec| plan(spec, "web", options, &hierarchies(false)).unwrap();
+        assert_eq!(plan_of(&spec).shown(), CgroupPaths::default());
+        let mount = MountBuilder::default().destination("/sys/fs/cgroup").typ("cgroup").build().unwrap();
+        spec.set_mounts(Some(vec![mount]));
+        let plan = plan_of(&spec);
+        assert_eq!(plan.paths(), CgroupPaths::default());
+        let shown: Vec<PathBuf> = plan.shown().v1.iter().map(GroupPath::full).collect();
+        let expected = ["/sys/fs/cgroup/memory/user/one", "/sys/fs/cgroup/devices"].map(PathBuf::from);
+        assert_eq!(shown, expected);
     }
 
     #[test]
