@@ -12,14 +12,17 @@ HOST := $(shell rustc -vV | sed -n 's/^host: //p')
 STATIC := RUSTFLAGS="-C target-feature=+crt-static -C link-arg=-Wl,-z,pack-relative-relocs" CARGO_BUILD_TARGET=$(HOST)
 SPEC_TESTS := $(or $(CARGO_TARGET_DIR),target)/$(HOST)/debug/spec-tests
 DEBIAN_ROOT := $(CURDIR)/.cache/debian-root
+VM := spec-tests/vm
+# By their first line: some scripts beside them are Python.
+SHELL_SCRIPTS = $(shell grep -lsE '^.!/bin/(ba|busybox )?sh$$' .ci/run scripts/* $(VM)/* $(VM)/guest/*)
 # Repetitions of the repeating cases: all for skeg, few for the runtime that it is compared with.
 SOAK ?= 1000
 
 .DEFAULT_GOAL := help
-.PHONY: help build install demo bench test lint fmt unit spec-tests bundles compare engines test-deps deny clean
+.PHONY: help build install demo bench test lint fmt unit spec-tests compare engines v2only-test vm-test vm-shell test-deps deny clean
 
 help: ## list the targets
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
+	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
 
 build: ## release binaries, static and stripped, in bin/
 	$(STATIC) $(CARGO) build --release --locked $(PACKAGES:%=-p %)
@@ -43,7 +46,7 @@ fmt: ## check the formatting
 
 lint: ## clippy without warnings, shell scripts without mistakes
 	$(STATIC) $(CARGO) clippy --locked --workspace --all-targets -- -D warnings
-	shellcheck -x .ci/run $$(grep -lE '^#!/bin/(ba)?sh' scripts/*) spec-tests/engines/*
+	shellcheck -x $(SHELL_SCRIPTS)
 
 unit: ## unit and integration tests of every crate
 	$(STATIC) $(CARGO) test --locked --workspace
@@ -55,6 +58,19 @@ spec-tests: $(SPEC_TESTS) $(DEBIAN_ROOT) ## the black-box suite: bin/skeg, then 
 
 compare: $(SPEC_TESTS) ## the same bundles under skeg and runc, what they see compared key by key
 	$(SPEC_TESTS) --runtime bin/skeg --compare $(RUNC)
+
+# All controllers of the machine but hugetlb stay with version 1, whose cases are skipped; the guest has them.
+v2only-test: build $(SPEC_TESTS) ## the black-box suite and the cgroup tests on the core of pure cgroup v2, at native speed
+	$(VM)/v2only $(SPEC_TESTS) --runtime bin/skeg --soak 20
+	$(STATIC) $(VM)/v2only $(CARGO) test --locked -p skeg --lib cgroup::
+
+# 1800 s at the most, after which the guest is ended. Emulation takes ten times as long as the machine itself, and more.
+vm-test: build $(SPEC_TESTS) ## the black-box suite in a guest with pure cgroup v2, systemd and AppArmor (minutes)
+	$(VM)/test bin/skeg $(SPEC_TESTS) --alone --patience 4 --soak 20
+
+vm-shell: ## a shell in that guest, which sees this directory; the guest ends with it
+	$(VM)/make-guest
+	$(VM)/run-in-guest --timeout 86400 --terminal -- bash
 
 # Always handed to cargo, which knows what is up to date.
 .PHONY: $(SPEC_TESTS)

@@ -254,6 +254,7 @@ fn d7(ctx: &Ctx) -> Outcome {
 }
 
 fn invalid(ctx: &Ctx) -> Outcome {
+    cgroups::need(&["cpu", "cpuset"])?;
     for (pointer, value) in [
         ("/linux/resources/cpu", json!({"cpus": "4000"})),
         ("/linux/resources/cpu", json!({"quota": 1, "period": 1})),
@@ -336,6 +337,7 @@ fn events(ctx: &Ctx) -> Outcome {
 }
 
 fn f11(ctx: &Ctx) -> Outcome {
+    cgroups::need(&["memory"])?;
     let mut bundle = ctx.bundle()?;
     bundle.set("/linux/resources/memory", json!({"limit": 65_536, "swap": 65_536}));
     bundle.create_call(ctx, &[])?.limit(Duration::from_secs(15)).run()?.fails()?;
