@@ -5,7 +5,7 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 
-use crate::support::{Container, SKEG};
+use crate::support::{Container, SKEG, wait_for};
 
 /// config.md, scheduler.
 #[test]
@@ -101,6 +101,31 @@ fn cpu_affinity() {
     assert_eq!(allowed(&with(json!({"final": "0,1"})).ok()).unwrap(), "0-1");
     assert!(with(json!({"initial": "4000"})).error().starts_with("/process/execCPUAffinity: run on CPUs"));
     assert!(with(json!({"final": "1-"})).error().contains("xecCPUAffinity"));
+}
+
+/// config.md, oomScoreAdj: of the init process and of every exec process, and not of the runtime.
+#[test]
+fn oom_score() {
+    let Some(mut container) = Container::new("oom-score") else { return };
+    const SCRIPT: &str = "cat /proc/self/oom_score_adj";
+    container.config["process"]["oomScoreAdj"] = json!(321);
+    assert_eq!(container.script(SCRIPT).run().ok(), "321\n");
+    let before = fs::read_to_string("/proc/self/oom_score_adj").unwrap();
+    container.script("sleep 1000").write_config();
+    let bundle = container.bundle().to_str().unwrap().to_owned();
+    let mut run = container.command(&["run", "-b", &bundle, &container.id]).spawn().unwrap();
+    wait_for("the container", || (container.exec(&[], "true").status == Some(0)).then_some(()));
+    let children = fs::read_to_string(format!("/proc/{0}/task/{0}/children", run.id())).unwrap();
+    let runtime = children.split_whitespace().next().unwrap();
+    assert_eq!(fs::read_to_string(format!("/proc/{runtime}/oom_score_adj")).unwrap(), before);
+    // The second process of an exec is there before the runtime goes on: nothing may depend on who is first.
+    for _ in 0..20 {
+        assert_eq!(container.exec(&[], SCRIPT).ok(), "321\n");
+    }
+    let said = container.exec_process(SCRIPT, |process| process["oomScoreAdj"] = json!(400));
+    assert_eq!(said.ok(), "400\n");
+    container.skeg(&["kill", &container.id, "KILL"]).ok();
+    assert_eq!(run.wait().unwrap().code(), Some(137));
 }
 
 /// config.md, mounts: tmpcopyup, and id mappings of a bind mount.
