@@ -806,7 +806,9 @@ mod tests {
         let started = std::time::Instant::now();
         let error = connect_within(&path, 1).unwrap_err();
         assert_eq!(error.errno(), Some(Errno::EAGAIN), "{error}");
-        assert!((1.0..3.0).contains(&started.elapsed().as_secs_f64()));
+        // The kernel counts in its ticks; the upper bound is for a busy machine.
+        let waited = started.elapsed().as_secs_f64();
+        assert!((0.9..8.0).contains(&waited), "{waited} s");
     }
 
     /// The message is what containerd and conmon expect: the master, close-on-exec, and a name.
