@@ -201,7 +201,7 @@ podman_healthcheck() {
 podman_pod() {
     p pod create --infra-image $IMAGE --infra-command '/bin/sleep 100' --name "$LABEL-pod" --network none --share net,ipc,uts,pid >/dev/null
     p run -d --pod "$LABEL-pod" --name "$LABEL-pod-a" $IMAGE sh -c 'echo from a | nc -l -p 7777; sleep 100' >/dev/null
-    p run --rm --pod "$LABEL-pod" --name "$LABEL-pod-b" $IMAGE sh -c 'sleep 0.5; nc 127.0.0.1 7777; ps -o args | grep -c [s]leep; hostname' | sed "s/$LABEL/NAME/"
+    p run --rm --pod "$LABEL-pod" --name "$LABEL-pod-b" $IMAGE sh -c 'sleep 0.5; nc 127.0.0.1 7777; sleep 0.5; ps -o args | grep -cx "[s]leep 100"; hostname' | sed "s/$LABEL/NAME/"
     p pod ps --filter "name=$LABEL-pod" --format '{{.Status}} {{.NumberOfContainers}}'
     p pod stop -t 1 "$LABEL-pod" >/dev/null 2>&1
     p pod ps --filter "name=$LABEL-pod" --format '{{.Status}}'
