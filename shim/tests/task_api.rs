@@ -20,7 +20,8 @@ use skeg_proto::{Message, MessageField};
 
 const NAMESPACE: &str = "shimtest";
 
-/// A runtime that keeps the pid of a `sleep` for a container. What it is given, it writes into its root.
+/// A runtime that keeps the pid of a `sleep` for a container. What it is given, it writes into its root. Its processes
+/// outlive it: a shell may wait for a child that ends before it does, which a runtime never does.
 const RUNTIME: &str = r#"#!/bin/sh
 root=$2
 mkdir -p "$root"
@@ -44,12 +45,12 @@ create)
 	hang*) sleep 1000 ;;
 	fail*) echo '{"level":"error","msg":"made to fail"}' >>"$log"; exit 1 ;;
 	loud*) sh -c 'echo words; exec sleep 100' & ;;
-	short*) sh -c 'exit 5' & ;;
+	short*) sh -c 'sleep 0.5; exit 5' & ;;
 	*) sleep 100 & ;;
 	esac
 	echo $! >"$pidfile"
 	;;
-exec) sh -c 'exit 3' & echo $! >"$pidfile" ;;
+exec) sh -c 'sleep 0.5; exit 3' & echo $! >"$pidfile" ;;
 pause) sleep 1000 ;;
 delete) case $last in fail*|hang*) : ;; esac ;;
 esac
