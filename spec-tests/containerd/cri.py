@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """A CRI client against a containerd that cri.sh has started: a pod of three containers, from RunPodSandbox to
 RemovePodSandbox. Arguments: the containerd socket, the image, a directory for logs and generated code, the proto
-directory. Prints `ok` and `FAIL` lines; `shims PIDS` is for the caller to check."""
+directory, whether the shim is ours. Prints `ok` and `FAIL` lines; `shims PIDS` is for the caller to check."""
 
 import json
 import os
@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 
-address, image, work, protos = sys.argv[1:5]
+address, image, work, protos, ours = sys.argv[1:6]
 subprocess.run(
     [sys.executable, "-m", "grpc_tools.protoc", "-I", protos, "--python_out", work, "--grpc_python_out", work, "cri.proto"],
     check=True,
@@ -107,9 +107,11 @@ check("running", [1, 1], [state(first).state, state(second).state])
 answer = exec_sync(second, "/bin/sh", "-c", "echo out; echo err >&2; exit 3")
 check("ExecSync", (b"out\n", b"err\n", 3), (answer.stdout, answer.stderr, answer.exit_code))
 check("the containers share the pod's host name", b"skegpod\n", exec_sync(first, "/bin/hostname").stdout)
-begin = time.time()
-exec_sync(second, "/bin/sh", "-c", "sleep 300 & echo left")
-check("ExecSync with output that stays open ends within 3 s", True, time.time() - begin < 3)
+if ours == "yes":
+    # With the Go shim this call never returns.
+    begin = time.time()
+    exec_sync(second, "/bin/sh", "-c", "sleep 300 & echo left")
+    check("ExecSync with output that stays open ends within 3 s", True, time.time() - begin < 3)
 begin = time.time()
 try:
     exec_sync(second, "/bin/sleep", "30", timeout=1)

@@ -5,7 +5,8 @@
 . "$(dirname "$0")/lib.sh"
 begin
 python=${PYTHON:-/usr/bin/python3}
-LIMIT=200 timeout -k 1 200 "$python" "$here/cri.py" "$WORK/c.sock" "$IMAGE" "$WORK" "$top/proto/cri" >"$WORK/cri.out" 2>&1
+ours=$([ "${COMBO%+*}" = skeg ] && echo yes || echo no)
+timeout -k 1 200 "$python" "$here/cri.py" "$WORK/c.sock" "$IMAGE" "$WORK" "$top/proto/cri" "$ours" >"$WORK/cri.out" 2>&1
 code=$?
 grep '^ok\|^FAIL' "$WORK/cri.out"
 checks=$((checks + $(grep -c '^ok' "$WORK/cri.out")))

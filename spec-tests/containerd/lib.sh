@@ -124,7 +124,7 @@ stop_containerd() {
 	kill "$containerd_pid" 2>/dev/null
 	wait "$containerd_pid" 2>/dev/null
 	ip link del skegct0 2>/dev/null
-	rm -rf "$WORK/state" "$WORK/opt"
+	rm -rf "$WORK/state" "$WORK/opt" "$WORK/ipam"
 }
 
 begin() {
