@@ -89,7 +89,11 @@ impl Kind {
 pub fn run(kind: Kind, hooks: &[Hook], state: &[u8], cwd: Option<&Path>) -> Result<Vec<String>> {
     let mut warnings = Vec::new();
     for (index, hook) in hooks.iter().enumerate() {
-        let what = || format!("error running {} hook #{index}: {}", kind.name(), hook.path().display());
+        // The second phrase is that of runc 1.1, the first that of today: users and tests look for either.
+        let what = || {
+            let path = hook.path().display();
+            format!("error running {} hook #{index}: error running hook: {path}", kind.name())
+        };
         match run_one(hook, state, cwd).context(what) {
             Err(error) if kind.failure_is_warning() => warnings.push(error.to_string()),
             other => other?,
@@ -126,6 +130,7 @@ fn run_one(hook: &Hook, state: &[u8], cwd: Option<&Path>) -> Result<()> {
             format!("hook ran past specified timeout of {}.0s", hook.timeout().unwrap_or_default())
         }
         WaitStatus::Exited(_, status) => format!("exit status {status}"),
+        WaitStatus::Signaled(_, Signal::SIGSYS, _) => "bad system call: killed by SIGSYS (seccomp)".into(),
         WaitStatus::Signaled(_, signal, _) => format!("killed by {signal}"),
         other => format!("ended as {other:?}"),
     };
@@ -387,7 +392,10 @@ mod tests {
         let mut hook = shell("true", None, &[]);
         hook.set_path(PathBuf::from("true"));
         let error = run(Kind::Prestart, &[hook], b"{}", None).unwrap_err().to_string();
-        assert_eq!(error, "error running prestart hook #0: true: the path of a hook must be absolute");
+        assert_eq!(
+            error,
+            "error running prestart hook #0: error running hook: true: the path of a hook must be absolute"
+        );
     }
 
     /// security.md H3: the time is over for the hook and for all that it started; the error comes at once.
@@ -399,7 +407,7 @@ mod tests {
             run(Kind::CreateContainer, &[shell(script, Some(1), &[])], b"{}", None).unwrap_err().to_string();
         assert!(started.elapsed() < Duration::from_secs(2), "{:?}", started.elapsed());
         assert!(
-            error.contains("createContainer hook #0: /bin/sh: hook ran past specified timeout of 1.0s"),
+            error.contains("createContainer hook #0: error running hook: /bin/sh: hook ran past specified timeout of 1.0s"),
             "{error}"
         );
         let child: i32 = error.rsplit_once(' ').unwrap().1.parse().unwrap();
@@ -455,7 +463,9 @@ mod tests {
         let bad = shell(script, None, &[]);
         let error = run(Kind::CreateRuntime, &[good, bad], b"{}", None).unwrap_err().to_string();
         assert!(
-            error.starts_with("error running createRuntime hook #1: /bin/sh: exit status 3 after "),
+            error.starts_with(
+                "error running createRuntime hook #1: error running hook: /bin/sh: exit status 3 after "
+            ),
             "{error}"
         );
         assert!(error.ends_with("\\n8999\\nlast\\u{1b}[1m\\nline"), "{error}");
@@ -467,7 +477,7 @@ mod tests {
         let error = run(Kind::CreateRuntime, &[missing], b"{}", None).unwrap_err().to_string();
         assert_eq!(
             error,
-            "error running createRuntime hook #0: /nowhere/hook: exec: no such file or directory"
+            "error running createRuntime hook #0: error running hook: /nowhere/hook: exec: no such file or directory"
         );
     }
 
