@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::sys::stat::Mode;
+use nix::unistd::fchdir;
 
 use crate::error::{Context as _, Error, Result};
 use crate::sys::mount::{Change, FsContext, attr, move_mount, propagation, set_attributes};
@@ -416,7 +417,8 @@ fn set_lower_layers(context: &FsContext, value: &str) -> Result<()> {
     Ok(())
 }
 
-/// A layer that is longer than a value may be goes as an fd (Linux 6.13).
+/// A layer that is longer than a value may be goes as an fd. Before Linux 6.13 overlay takes none, and fsconfig(2) has
+/// EBADF for an `O_PATH` one.
 fn set_layer(context: &FsContext, key: &str, path: &str) -> Result<()> {
     const LONGEST_VALUE: usize = 255;
     if path.len() <= LONGEST_VALUE {
@@ -424,7 +426,20 @@ fn set_layer(context: &FsContext, key: &str, path: &str) -> Result<()> {
     }
     let what = || format!("option {key}={path}");
     let layer = open_given(path, OFlag::O_PATH | OFlag::O_DIRECTORY, Mode::empty()).context(what)?;
-    context.set_fd(key, &layer).map_err(|errno| refused(context, &what(), errno))
+    let set = match context.set_fd(key, &layer) {
+        Err(Errno::EBADF) => set_from_within(context, key, &layer),
+        other => other,
+    };
+    set.map_err(|errno| refused(context, &what(), errno))
+}
+
+/// Overlay looks a layer up when it is set (Linux 6.5), so that a working directory can stand for its path.
+fn set_from_within(context: &FsContext, key: &str, layer: &OwnedFd) -> nix::Result<()> {
+    let before = open_given(".", OFlag::O_PATH | OFlag::O_DIRECTORY, Mode::empty())?;
+    fchdir(layer)?;
+    let set = context.set(key, ".");
+    fchdir(&before)?;
+    set
 }
 
 /// The layers of `lowerdir=`: separated by `:`, with `\` as escape; those after `::` hold data only (Linux 6.5,
