@@ -1,7 +1,7 @@
 //! Events to containerd: one queue, one task, one connection. An event is tried again in its place until it is taken,
 //! so that order is kept and an exit is never lost while containerd restarts.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::rc::Rc;
 use std::time::Duration;
@@ -35,6 +35,8 @@ pub struct Events {
     queue: RefCell<VecDeque<Envelope>>,
     added: Notify,
     taken: Notify,
+    hurry: Notify,
+    hurried: Cell<bool>,
 }
 
 impl Events {
@@ -46,6 +48,8 @@ impl Events {
             queue: RefCell::default(),
             added: Notify::new(),
             taken: Notify::new(),
+            hurry: Notify::new(),
+            hurried: Cell::new(false),
         })
     }
 
@@ -104,8 +108,13 @@ impl Events {
                     }
                 }
             }
-            tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(LONGEST_PAUSE);
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                () = self.hurry.notified() => {}
+            }
+            // The last events of a shim are delivered while containerd comes up: it may have asked the shim to end
+            // before it takes events.
+            pause = if self.hurried.get() { FIRST_PAUSE } else { (pause * 2).min(LONGEST_PAUSE) };
         }
     }
 
@@ -131,6 +140,8 @@ impl Events {
 
     /// Waits until everything is delivered, but at most `limit`.
     pub async fn flush(&self, limit: Duration) {
+        self.hurried.set(true);
+        self.hurry.notify_waiters();
         let empty = async {
             while !self.queue.borrow().is_empty() {
                 self.taken.notified().await;
@@ -156,6 +167,32 @@ mod tests {
         }
         assert_eq!(events.queue.borrow().len(), QUEUE_LIMIT);
         assert_eq!(events.queue.borrow()[0].topic, EXIT_TOPIC);
+    }
+
+    /// peers.md B2: the last exit is told although containerd asks the shim to end before it takes events.
+    #[test]
+    fn the_last_events_are_delivered_when_containerd_comes_back() {
+        let path = crate::path::child(&std::env::temp_dir(), &format!("shim-events-{}", std::process::id()));
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        tokio::task::LocalSet::new().block_on(&runtime, async {
+            let events = Events::new("test", Some(path.to_str().unwrap().to_owned()));
+            tokio::task::spawn_local(Rc::clone(&events).deliver());
+            events.publish(EXIT_TOPIC, "TaskExit", &TaskExit::new());
+            // Long enough for the pauses to have grown beyond a second.
+            tokio::time::sleep(Duration::from_secs(2)).await;
+            let taken = Rc::new(Cell::new(0));
+            let count = Rc::clone(&taken);
+            let listener = tokio::net::UnixListener::bind(&path).unwrap();
+            tokio::task::spawn_local(crate::server::serve(listener, Rc::default(), move |_| {
+                count.set(count.get() + 1);
+                async { Ok(Vec::new()) }
+            }));
+            let begin = std::time::Instant::now();
+            events.flush(Duration::from_secs(10)).await;
+            assert_eq!(taken.get(), 1);
+            assert!(begin.elapsed() < Duration::from_millis(500), "{:?}", begin.elapsed());
+        });
+        nix::unistd::unlink(&path).unwrap();
     }
 
     /// peers.md A3.5: without a publisher (CRI-O) nothing is kept.

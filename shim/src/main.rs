@@ -40,8 +40,8 @@ use crate::service::Shim;
 
 /// How long a shim without tasks and without clients stays: containerd connects within it.
 const IDLE_LIMIT: Duration = Duration::from_secs(30);
-/// How long the last events may take when the shim ends.
-const FLUSH_LIMIT: Duration = Duration::from_secs(2);
+/// How long the last events may take when the shim ends: containerd may just be starting.
+const FLUSH_LIMIT: Duration = Duration::from_secs(10);
 
 fn main() -> ExitCode {
     match run() {
@@ -134,6 +134,7 @@ async fn live(shim: Rc<Shim>, listener: UnixListener, socket: PathBuf) -> Result
         let _ = path::remove_in(&dir, name);
     }
     tokio::task::yield_now().await;
+    shim.connections.close();
     shim.events.flush(FLUSH_LIMIT).await;
     Ok(())
 }

@@ -7,6 +7,7 @@
 use std::cell::Cell;
 use std::future::Future;
 use std::io::ErrorKind;
+use std::os::fd::AsRawFd as _;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::rc::Rc;
@@ -44,6 +45,7 @@ pub struct Call {
 pub struct Connections {
     open: Cell<usize>,
     bell: Notify,
+    closing: Notify,
 }
 
 impl Connections {
@@ -55,6 +57,11 @@ impl Connections {
     /// Rings the bell.
     pub fn ring(&self) {
         self.bell.notify_waiters();
+    }
+
+    /// Closes them all: containerd waits for that before it goes on.
+    pub fn close(&self) {
+        self.closing.notify_waiters();
     }
 
     /// Resolves at the next ring.
@@ -106,19 +113,24 @@ where
         }
         let (counted, handler) = (Counted::new(&connections), handler.clone());
         tokio::task::spawn_local(async move {
-            serve_connection(stream, handler).await;
+            serve_connection(stream, handler, &counted.0).await;
             drop(counted);
         });
     }
 }
 
-async fn serve_connection<H, F>(stream: UnixStream, handler: H)
+async fn serve_connection<H, F>(stream: UnixStream, handler: H, connections: &Connections)
 where
     H: Fn(Call) -> F + Clone + 'static,
     F: Future<Output = Result<Vec<u8>>> + 'static,
 {
     let connection = Rc::new(Connection { stream, writing: Mutex::new(()) });
-    while let Ok(frame) = read_frame(&connection.stream).await {
+    loop {
+        let frame = tokio::select! {
+            frame = read_frame(&connection.stream) => frame,
+            () = connections.closing.notified() => break,
+        };
+        let Ok(frame) = frame else { break };
         // Streams are not offered; what belongs to one is dropped.
         if frame.kind != REQUEST {
             continue;
@@ -133,6 +145,8 @@ where
             let _ = connection.send(frame.stream, RESPONSE, &encode(result)).await;
         });
     }
+    // Calls that still wait hold on to the socket; its other end is to know all the same.
+    let _ = nix::sys::socket::shutdown(connection.stream.as_raw_fd(), nix::sys::socket::Shutdown::Both);
 }
 
 fn decode(payload: Result<Vec<u8>>) -> Result<Call> {
@@ -336,10 +350,13 @@ mod tests {
             let (raw_client, raw_server) = pair();
             let (client, server) = pair();
             for stream in [server, raw_server] {
-                tokio::task::spawn_local(serve_connection(stream, |call: Call| async move {
-                    assert!(call.method != "Fault", "this call has a fault");
-                    Ok(call.payload)
-                }));
+                tokio::task::spawn_local(async move {
+                    let handler = |call: Call| async move {
+                        assert!(call.method != "Fault", "this call has a fault");
+                        Ok(call.payload)
+                    };
+                    serve_connection(stream, handler, &Connections::default()).await;
+                });
             }
             let connection = Connection { stream: client, writing: Mutex::new(()) };
             test(Client { connection, next_stream: Cell::new(1) }, raw_client).await;
