@@ -19,7 +19,7 @@ SHELL_SCRIPTS = $(shell grep -lsE '^.!/bin/(ba|busybox )?sh$$' .ci/run scripts/*
 SOAK ?= 1000
 
 .DEFAULT_GOAL := help
-.PHONY: help build install demo bench test lint fmt unit spec-tests compare engines v2only-test vm-test vm-unit vm-shell test-deps deny clean
+.PHONY: help build shim install demo conformance bench test lint fmt unit spec-tests compare engines v2only-test vm-test vm-unit vm-shell test-deps deny clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -31,10 +31,18 @@ build: ## release binaries, static and stripped, in bin/
 
 install: ## install the binaries of bin/ under PREFIX (/usr/local)
 	install -d $(DESTDIR)$(PREFIX)/bin
-	install -m 0755 $(PROGRAMS:%=bin/%) $(DESTDIR)$(PREFIX)/bin/
+	install -m 0755 $(PROGRAMS:%=bin/%) $(wildcard bin/containerd-shim-skeg-v2) $(DESTDIR)$(PREFIX)/bin/
 
 demo: build $(SPEC_TESTS) ## run a container and let it report from inside what isolates it
 	$(SPEC_TESTS) demo --runtime bin/skeg
+
+shim: ## the containerd shim, static and stripped, in bin/ (its own profile: it outlives a fault in one request)
+	$(STATIC) $(CARGO) build --profile release-shim --locked -p containerd-shim-skeg-v2
+	mkdir -p bin
+	install -m 0755 $(or $(CARGO_TARGET_DIR),target)/$(HOST)/release-shim/containerd-shim-skeg-v2 bin/
+
+conformance: build ## the suites of others against bin/skeg: fetched, built, each case compared with what is expected
+	spec-tests/conformance/run --runtime $(CURDIR)/bin/skeg --name skeg
 
 bench: build test-deps ## speed and peak memory of run, beside runc: ratios, never a test
 	scripts/bench-run bin/skeg $(RUNC)
