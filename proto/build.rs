@@ -3,7 +3,7 @@
 use protobuf_codegen::Customize;
 
 /// One Rust module each, in the order of their imports.
-const FILES: [&str; 9] = [
+const FILES: [&str; 10] = [
     "types.proto",
     "ttrpc.proto",
     "task.proto",
@@ -11,6 +11,7 @@ const FILES: [&str; 9] = [
     "options.proto",
     "bootstrap.proto",
     "sandbox.proto",
+    "pod.proto",
     "metrics_v1.proto",
     "metrics_v2.proto",
 ];

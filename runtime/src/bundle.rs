@@ -9,12 +9,14 @@
 //! * numbers are integers in the range of their type: `1.0`, `-1` for an id and 2^32 are errors;
 //! * no string holds a NUL, since most of them become C strings.
 //!
-//! Unknown properties are ignored, as the specification says (config.md, extensibility); known ones with a value
+//! Unknown properties are ignored, as the specification says (config.md, extensibility), and can be listed (`unknown`);
+//! known ones with a value
 //! that is not valid are errors. Each error names the JSON pointer, the value and what is allowed.
 
 mod pointer;
 mod shape;
 pub mod sysctl;
+mod unknown;
 mod validate;
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -29,8 +31,13 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::error::{Context as _, Error, Result};
+use crate::log::{Level, Log};
+use crate::sys::fd::read_to_end;
 use crate::sys::path::{append, open_given, open_given_at, stat};
+use crate::sys::procfs::names_own_descriptor;
+use unknown::Known;
 
+pub use unknown::RESOURCES;
 pub use validate::{validate, validate_process, validate_resources};
 
 /// The most that is read of a config.json or process.json, in bytes.
@@ -80,22 +87,25 @@ pub struct Loaded<T> {
     /// The text of the file.
     pub text: Vec<u8>,
     /// What the specification wants logged as a warning: names of capabilities that nobody knows.
-    pub warnings: Vec<String>,
+    warnings: Vec<String>,
+    known: Known,
 }
 
-impl<T: Serialize> Loaded<T> {
-    /// Properties of the file that skeg does not know, one JSON pointer each.
-    ///
-    /// It costs another reading of the file: ask only where the log takes debug events. (serde_ignored would tell in one
-    /// reading, for 354 KB of code; this way it is 69 KB.)
-    pub fn unknown_properties(&self) -> Vec<String> {
-        let mut unknown = Vec::new();
-        if let (Ok(given), Ok(known)) =
-            (serde_json::from_slice(&self.text), serde_json::to_value(&self.value))
-        {
-            collect_unknown(&given, &known, &mut String::new(), &mut unknown);
+impl<T> Loaded<T> {
+    /// Hands what has to be warned of to the log.
+    pub fn warn(&self, log: &mut Log) {
+        self.warnings.iter().for_each(|warning| log.warn(warning.as_str()));
+        // Another reading of the file: only where it is wanted.
+        if log.takes(Level::Warning) {
+            for pointer in self.unknown_properties() {
+                log.warn(format!("{pointer}: unknown property, ignored"));
+            }
         }
-        unknown
+    }
+
+    /// Properties of the file that the specification does not know, one JSON pointer each.
+    pub(crate) fn unknown_properties(&self) -> Vec<String> {
+        self.known.unknown_in(&self.text)
     }
 }
 
@@ -110,18 +120,26 @@ pub fn load(bundle: &Bundle) -> Result<Loaded<Spec>> {
         Err(Errno::ENOENT) => return Err(Error::new("JSON specification file config.json not found")),
         other => other.context(|| format!("open {CONFIG}"))?,
     };
-    parse(CONFIG, "/process", read_limited(&file, CONFIG)?)
+    parse(CONFIG, "/process", unknown::SPEC, read_limited(&file, CONFIG)?)
 }
 
-/// Reads the process object of `exec --process`. It is not validated yet.
+/// Reads the process object of `exec --process`. It is not validated yet. A descriptor that the caller hands on may be a
+/// pipe: the caller writes to it.
 ///
 /// # Errors
 /// Those of [`load`].
 pub fn load_process(path: &Path) -> Result<Loaded<Process>> {
     let name = path.display().to_string();
-    let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
+    let from_caller = names_own_descriptor(path);
+    let mut flags = OFlag::O_RDONLY | OFlag::O_NOCTTY;
+    flags.set(OFlag::O_NONBLOCK, !from_caller);
     let file = open_given(path, flags, Mode::empty()).context(|| format!("open {name}"))?;
-    parse(&name, "", read_limited(&file, &name)?)
+    let text = if from_caller {
+        read_to_end(&file, CONFIG_LIMIT).context(|| format!("read {name}"))?
+    } else {
+        read_limited(&file, &name)?
+    };
+    parse(&name, "", unknown::PROCESS, text)
 }
 
 /// Reads a configuration that skeg has stored itself.
@@ -129,7 +147,7 @@ pub fn load_process(path: &Path) -> Result<Loaded<Process>> {
 /// # Errors
 /// It is no JSON, or not of the specification's types.
 pub fn parse_config(text: Vec<u8>) -> Result<Loaded<Spec>> {
-    parse(CONFIG, "/process", text)
+    parse(CONFIG, "/process", unknown::SPEC, text)
 }
 
 /// Reads a regular file of at most [`CONFIG_LIMIT`] bytes, with two calls of read(2) where its size is what it says.
@@ -164,13 +182,15 @@ fn read_limited(file: &OwnedFd, name: &str) -> Result<Vec<u8>> {
     Ok(text)
 }
 
-/// Reads JSON of one of the specification's types; `process` is where a process object would be in it.
+/// Reads JSON of one of the specification's types; `process` is where a process object would be in it, `known` what it may
+/// have.
 ///
 /// # Errors
 /// It is no JSON, or not of that type; with the JSON pointer and the name of the file.
-pub(crate) fn parse<T: DeserializeOwned + serde::Serialize>(
+pub(crate) fn parse<T: DeserializeOwned + Serialize>(
     name: &str,
     process: &str,
+    known: Known,
     text: Vec<u8>,
 ) -> Result<Loaded<T>> {
     // A NUL can only be written with a backslash, which most configurations do without.
@@ -179,18 +199,19 @@ pub(crate) fn parse<T: DeserializeOwned + serde::Serialize>(
     {
         return Err(Error::new(format!("{}: must not contain NUL", shown(&pointer))));
     }
-    match serde_json::from_slice::<T>(&text) {
-        Ok(value) => match shape::array_for_object(&text, &value) {
-            Some(pointer) => Err(Error::new(format!("{}: an array: must be an object", shown(&pointer)))),
-            None => Ok(Loaded { value, text, warnings: Vec::new() }),
-        },
+    let (value, text, warnings) = match serde_json::from_slice::<T>(&text) {
+        Ok(value) => (value, text, Vec::new()),
         Err(error) => match repair(process, &text) {
             Some((text, warnings)) => match serde_json::from_slice(&text) {
-                Ok(value) => Ok(Loaded { value, text, warnings }),
-                Err(error) => Err(explain(name, &text, &error)),
+                Ok(value) => (value, text, warnings),
+                Err(error) => return Err(explain(name, &text, &error)),
             },
-            None => Err(explain(name, &text, &error)),
+            None => return Err(explain(name, &text, &error)),
         },
+    };
+    match shape::array_for_object(&text, &value) {
+        Some(pointer) => Err(Error::new(format!("{}: an array: must be an object", shown(&pointer)))),
+        None => Ok(Loaded { value, text, warnings, known }),
     }
 }
 
@@ -198,6 +219,7 @@ pub(crate) fn parse<T: DeserializeOwned + serde::Serialize>(
 /// where there are none. This runs only where the text could not be read as it is.
 ///
 /// * Capabilities that nobody knows: "MUST be logged as a warning", "SHOULD NOT fail" (config.md, linux process).
+/// * A process without `user`, which the schema of the specification does not ask for: root.
 /// * `SCHED_FLAG_RESET_ON_FORK` and `SCHED_FLAG_DL_OVERRUN`, which oci-spec 0.10 spells `SCHED_RESET_ON_FORK` and
 ///   `SCHED_FLAG_D_L_OVERRUN`.
 fn repair(process: &str, text: &[u8]) -> Option<(Vec<u8>, Vec<String>)> {
@@ -215,6 +237,12 @@ fn repair(process: &str, text: &[u8]) -> Option<(Vec<u8>, Vec<String>)> {
             known
         });
     }
+    if let Some(Value::Object(process)) = document.pointer_mut(process)
+        && !process.contains_key("user")
+    {
+        process.insert("user".to_owned(), serde_json::json!({"uid": 0, "gid": 0}));
+        changed = true;
+    }
     if let Some(Value::Array(flags)) = document.pointer_mut(&format!("{process}/scheduler/flags")) {
         for flag in flags {
             let spelled = match flag.as_str() {
@@ -228,6 +256,11 @@ fn repair(process: &str, text: &[u8]) -> Option<(Vec<u8>, Vec<String>)> {
     }
     let text = serde_json::to_vec(&document).ok()?;
     (changed || !warnings.is_empty()).then_some((text, warnings))
+}
+
+/// Whether a configuration of this `ociVersion` was written for version 1.0 of the specification.
+pub fn follows_1_0(version: &str) -> bool {
+    version.starts_with("1.0.")
 }
 
 /// serde_json's error with a JSON pointer in place of line and column, in the form of all our errors.
@@ -254,33 +287,6 @@ fn explain(name: &str, text: &[u8], error: &serde_json::Error) -> Error {
 /// The pointer of the whole document is the empty string, which nobody would see.
 fn shown(pointer: &str) -> &str {
     if pointer.is_empty() { "/" } else { pointer }
-}
-
-/// Adds the pointers of what `given` has and `known` has not. `null` and empty arrays say nothing, and skeg's own
-/// types leave them out.
-fn collect_unknown(given: &Value, known: &Value, pointer: &mut String, unknown: &mut Vec<String>) {
-    let length = pointer.len();
-    let mut visit = |step: &str, given: &Value, known: Option<&Value>| {
-        pointer.push('/');
-        pointer::push_escaped(pointer, step);
-        match known {
-            Some(known) => collect_unknown(given, known, pointer, unknown),
-            None if given.is_null() || given.as_array().is_some_and(Vec::is_empty) => {}
-            None => unknown.push(pointer.clone()),
-        }
-        pointer.truncate(length);
-    };
-    match (given, known) {
-        (Value::Object(given), Value::Object(known)) => {
-            given.iter().for_each(|(key, value)| visit(key, value, known.get(key)));
-        }
-        (Value::Array(given), Value::Array(known)) => {
-            for (index, (given, known)) in given.iter().zip(known).enumerate() {
-                visit(&index.to_string(), given, Some(known));
-            }
-        }
-        _ => {}
-    }
 }
 
 #[cfg(test)]

@@ -98,17 +98,16 @@ pub fn set_size(terminal: impl AsFd, size: &Size) -> Result<()> {
     tty::set_window_size(terminal, &size).context(|| "set the size of the terminal")
 }
 
-/// Makes `peer` the terminal of this process, which leads its session: controlling terminal and 0, 1 and 2; `owner` owns
-/// it from then on, as a login's terminal. The group stays what the `gid` option of devpts says.
+/// Gives the terminal to the user and makes it standard input, output and error. It becomes the controlling one by the
+/// process that goes on, which may be another one in a session of its own (`init/src/become_process.rs`).
 ///
 /// # Errors
-/// The errno of TIOCSCTTY, fchown(2) or dup2(2).
-pub fn take_terminal(peer: OwnedFd, owner: Uid) -> Result<()> {
+/// The errno of fchown(2) or dup2(2).
+pub fn use_terminal(peer: &OwnedFd, owner: Uid) -> Result<()> {
     // `peer` comes from TIOCGPTPEER, so that this is a pty and nothing else (row D3).
-    nix::unistd::fchown(&peer, Some(owner), None::<Gid>).context(|| "give the terminal to the user")?;
-    tty::set_controlling(&peer).context(|| "set the controlling terminal")?;
+    nix::unistd::fchown(peer, Some(owner), None::<Gid>).context(|| "give the terminal to the user")?;
     for target in 0..=2 {
-        fd::place_at(&peer, target).context(|| "set stdin, stdout and stderr to the terminal")?;
+        fd::place_at(peer, target).context(|| "set stdin, stdout and stderr to the terminal")?;
     }
     Ok(())
 }
@@ -840,7 +839,7 @@ mod tests {
         assert_eq!(error, format!("/process/consoleSize/width: {}: must be at most 65535", u64::MAX));
     }
 
-    /// Issue 2, Build 3: raw mode ends on every way out: dropped, and by a panic, which aborts without dropping anything.
+    /// config.md, process, terminal: raw mode ends on every way out: dropped, and by a panic, which aborts without dropping anything.
     #[test]
     fn raw_mode_ends_in_a_panic_too() {
         let pty = Box::leak(Box::new(host_pty()));

@@ -1,33 +1,37 @@
 //! `skeg create`: the story of how a container comes to life.
 
 use std::ffi::OsString;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
 use std::path::PathBuf;
 use std::time::SystemTime;
 
 use oci_spec::runtime::{Process, Spec};
 
 use crate::bundle::{self, Bundle};
-use crate::cgroup::{self, Cgroup, CgroupPaths, CgroupPlan, Hierarchies};
+use crate::cgroup::systemd::Manager;
+use crate::cgroup::{self, Cgroup, CgroupEntry, CgroupPaths, CgroupPlan, Hierarchies};
 use crate::cli::CreateOptions;
 use crate::console;
 use crate::error::{Context as _, Error, Result};
 use crate::gate::{self, Gate};
 use crate::hooks::{self, Kind};
 use crate::init::{self, Init};
-use crate::log::{self, Level, Log};
+use crate::log::{self, Log};
 use crate::namespaces::{self, OpenNamespace, PID, TIME, USER};
-use crate::plan::{self, Plan};
+use crate::plan::{self, Fork, Plan};
+use crate::process::{self, Surroundings};
 use crate::rootfs;
 use crate::security::lsm;
-use crate::spawn::{Attendance, Side, Spawned, attend};
+use crate::spawn::{Attendance, Spawned, attend};
 use crate::state::{ContainerDir, Lock, State, StateRoot, Status};
-use crate::sync::Message;
+use crate::sync::{Channel, Message};
+use crate::sys::clone::{Cloned, clone_process};
 use crate::sys::fd::send_with_fds;
 use crate::sys::path::replace_given;
 use crate::sys::process::permitted_capabilities;
 use crate::sys::procfs::Procfs;
-use crate::{notify_socket, rdt, sysctl};
+use crate::sys::seal::SealedProgram;
+use crate::{notify_socket, rdt, sysctl, userns};
 
 /// What every command has from the flags before it.
 #[derive(Debug, Clone)]
@@ -97,12 +101,13 @@ pub fn prepare(
     with_gate: bool,
     log: &mut Log,
 ) -> Result<Created> {
-    let decided = decide(global, options, log)?;
+    let mut decided = decide(global, options, log)?;
     let console = open_console(&decided.process, options, terminal)?;
     let joins = namespaces::open(&decided.plan.namespaces)?;
     sysctl::check_joined(&decided.plan.sysctls, &joins)?;
     let mut making = Making::begin(global, &decided, options)?;
-    match making.make(global, options, &decided, Opened { console, joins, with_gate }) {
+    let systemd = decided.systemd.take();
+    match making.make(global, options, &decided, Opened { console, joins, with_gate, systemd }) {
         Ok(()) => making.made(decided.spec),
         Err(error) => {
             making.undo(&decided.spec, log);
@@ -120,6 +125,8 @@ struct Decided {
     spec: Spec,
     process: Process,
     cgroup: CgroupPlan,
+    /// Connected, where it makes the cgroup.
+    systemd: Option<Manager>,
     plan: Plan,
     rdt: Option<rdt::Group>,
 }
@@ -127,26 +134,25 @@ struct Decided {
 fn decide(global: &Global, options: &CreateOptions, log: &mut Log) -> Result<Decided> {
     let bundle = Bundle::open(&options.bundle)?;
     let config = bundle::load(&bundle)?;
-    config.warnings.iter().for_each(|warning| log.warn(warning.as_str()));
+    config.warn(log);
     bundle::validate(&config.value)?.into_iter().for_each(|warning| log.warn(warning));
-    if log.takes(Level::Debug) {
-        let unknown = config.unknown_properties();
-        unknown.iter().for_each(|pointer| log.debug(|| format!("{pointer}: unknown property, ignored")));
-    }
     let (mut spec, text) = (config.value, config.text);
     if global.notify_socket.is_some() {
         notify_socket::add_to(&mut spec, &global.root, options.id.as_str())?;
     }
     let process = spec.process().clone().ok_or_else(|| Error::new("/process: must be given"))?;
-    let hierarchies =
+    let mut hierarchies =
         Hierarchies::detect(&Procfs::mounted()?, cgroup::needs_own_cgroup(&spec, global.cgroup.manager))?;
+    let by_systemd = global.cgroup.manager == cgroup::Manager::Systemd;
+    let systemd = by_systemd.then(|| Manager::of_caller(global.cgroup.rootless)).transpose()?;
+    hierarchies.systemd = systemd.as_ref().map(|manager| manager.instance.clone());
     let cgroup = cgroup::plan(&spec, options.id.as_str(), global.cgroup, &hierarchies)?;
-    let plan = Plan::new(&spec, plan::facts(options.no_pivot, &cgroup.shown()))?;
+    let plan = Plan::new(&spec, plan::facts(options.no_pivot, &cgroup))?;
     for name in plan.unknown_system_calls() {
         log.debug(|| format!("/linux/seccomp/syscalls: {name:?}: no such system call, ignored"));
     }
     let rdt = rdt::Group::of(&spec, options.id.as_str())?;
-    Ok(Decided { bundle, text, spec, process, cgroup, plan, rdt })
+    Ok(Decided { bundle, text, spec, process, cgroup, systemd, plan, rdt })
 }
 
 /// What is opened before the container has a directory, and given to the init process.
@@ -155,6 +161,7 @@ struct Opened {
     console: Option<OwnedFd>,
     joins: Vec<OpenNamespace>,
     with_gate: bool,
+    systemd: Option<Manager>,
 }
 
 /// A container that is being made: what has to be taken back if that fails.
@@ -170,7 +177,7 @@ struct Making {
 impl Making {
     fn begin(global: &Global, decided: &Decided, options: &CreateOptions) -> Result<Self> {
         let dir = StateRoot::open_or_create(&global.root)?.create(&options.id)?;
-        let lock = dir.lock()?;
+        let lock = dir.lock().inspect_err(|_| drop(dir.remove()))?;
         let mut state = first_state(&decided.spec, &decided.bundle, &dir, &decided.cgroup.paths());
         state.rdt.clone_from(&decided.rdt);
         state.own_pid_namespace = decided.plan.namespaces.is_new(PID);
@@ -191,40 +198,82 @@ impl Making {
         if global.notify_socket.is_some() {
             self.dir.make_notify()?;
         }
-        let cgroup = self.cgroup.insert(Cgroup::create(&decided.cgroup)?);
-        // Without rights some of them may not have been made.
-        self.state.cgroup = cgroup.paths();
+        let entry = self.make_cgroup(decided, &opened)?;
         self.state.rdt.as_ref().map_or(Ok(()), |group| group.make(spec))?;
+        // v1: where no cgroup namespace hides it, the container's cgroup itself is mounted, once it is there.
         let open_sources = || rootfs::open_sources(&plan.rootfs, bundle.dir(), &opened.joins);
-        let sources = opens_sources(plan)?.then(open_sources).transpose()?;
+        let sources =
+            (opens_sources(plan)? && !decided.cgroup.is_v1_scope()).then(open_sources).transpose()?;
         let gate = Gate::make(&self.dir)?;
-        let entry = cgroup.entry()?;
+        let gate = opened.with_gate.then_some(gate);
+        let procfs = open_procfs(plan, process)?;
+        let (ours, theirs) = Channel::pair()?;
+        let to = Surroundings {
+            channel: theirs.descriptor(),
+            gate: gate.as_ref().map(Gate::instruction),
+            procfs: procfs.as_ref().map(|procfs| procfs.as_fd().as_raw_fd()),
+            terminal: opened.console.is_some(),
+            new_keyring: !options.no_new_keyring,
+            handed_on: global.handed_on,
+            listen_fds: global.listen_fds,
+            ..Surroundings::default()
+        };
+        let program = seal(decided, &self.state, to)?;
         let init = Init {
             spec,
             process,
             plan,
             state: &self.state,
+            program: &program,
             bundle: bundle.path(),
             sources,
-            gate: opened.with_gate.then_some(gate),
+            gate,
             namespaces: opened.joins,
             console: opened.console,
-            procfs: open_procfs(plan, process)?,
+            procfs,
             hosts_procfs: plan.namespaces.joins(USER).then(Procfs::mounted).transpose()?,
-            may_set_groups: plan.may_set_groups,
+            may_set_groups: plan.may_set_groups
+                && (!global.cgroup.rootless || userns::here_may_set_groups()?),
             rdt: self.state.rdt.as_ref().map(rdt::Group::entry).transpose()?,
-            new_keyring: !options.no_new_keyring,
-            handed_on: global.handed_on,
-            listen_fds: global.listen_fds,
         };
-        let v2_dir = entry.v2_dir.as_ref().map(AsFd::as_fd);
-        let spawned = match Spawned::clone(plan.stages.first_clone, v2_dir)? {
-            Side::Child(channel) => init::run(init, &entry, channel),
-            Side::Parent(spawned) => spawned,
-        };
-        drop(init);
+        self.init = Some(spawn(init, &entry, (ours, theirs))?);
+        drop((entry, program));
+        self.finish_cgroup(decided, opened.systemd)?;
         let to = Attendance { spec, process, plan, dir: &self.dir };
-        attend(self.init.insert(spawned), &to, &mut self.state)
+        self.init.as_mut().map_or(Ok(()), |init| attend(init, &to, &mut self.state))
+    }
+
+    /// The cgroup with its limits, and how the init process enters it; [`Self::finish_cgroup`] makes the rest, or all of it.
+    fn make_cgroup(&mut self, decided: &Decided, opened: &Opened) -> Result<CgroupEntry> {
+        if opened.systemd.is_some() {
+            return Ok(CgroupEntry::by_systemd());
+        }
+        if decided.plan.cgroup_later {
+            let cgroup = self.cgroup.insert(Cgroup::begin(&decided.cgroup)?);
+            return Ok(CgroupEntry { later: true, ..cgroup.entry()? });
+        }
+        let cgroup = self.cgroup.insert(Cgroup::create(&decided.cgroup)?);
+        // Without rights some of them may not have been made.
+        self.state.cgroup = cgroup.paths();
+        cgroup.entry()
+    }
+
+    /// What is made of the cgroup while the init process is under way: all of it by systemd, which takes the process into it;
+    /// or the limits, and the v1 hierarchies, which the process enters itself.
+    fn finish_cgroup(&mut self, decided: &Decided, systemd: Option<Manager>) -> Result<()> {
+        let Some(init) = &self.init else { return Ok(()) };
+        if let Some(mut systemd) = systemd {
+            let cgroup = Cgroup::start_scope(&decided.cgroup, &mut systemd, init.pid)?;
+            self.cgroup.insert(cgroup).take_over(&decided.cgroup, &mut systemd, init.pid)?;
+            return init.place(&[]);
+        }
+        if let (true, Some(cgroup)) = (decided.plan.cgroup_later, &mut self.cgroup) {
+            cgroup.finish(&decided.cgroup)?;
+            self.state.cgroup = cgroup.paths();
+            // A process that has failed meanwhile is no longer there to take it; what it said before is received next.
+            let _ = init.place(&cgroup.entry()?.v1_tasks);
+        }
+        Ok(())
     }
 
     fn made(self, spec: Spec) -> Result<Created> {
@@ -254,20 +303,24 @@ fn undo(
     spec: &Spec,
     log: &mut Log,
 ) {
-    if let Some(init) = &init {
+    let had_process = init.is_some();
+    // Its descriptors are free after that, of which there may be no others left.
+    if let Some(init) = init {
         init.destroy();
     }
-    if let Some(cgroup) = cgroup
-        && let Err(error) = cgroup.kill_all().and_then(|()| cgroup.destroy())
-    {
-        log.warn(error.to_string());
+    if let Some(cgroup) = cgroup {
+        // Without a process nobody is inside, and removing takes no further descriptor.
+        let ended = if had_process { cgroup.kill_all() } else { Ok(()) };
+        if let Err(error) = ended.and_then(|()| cgroup.destroy()) {
+            log.warn(error.to_string());
+        }
     }
     if let Some(Err(error)) = state.rdt.as_ref().map(rdt::Group::remove) {
         log.warn(error.to_string());
     }
     // runtime.md, lifecycle: a container that fails after its environment was made is destroyed like any other.
     let poststop = spec.hooks().as_ref().and_then(|hooks| hooks.poststop().as_deref()).unwrap_or_default();
-    if let (Some(_), false) = (&init, poststop.is_empty()) {
+    if had_process && !poststop.is_empty() {
         let ran = state
             .to_hooks(Status::Stopped)
             .and_then(|json| hooks::run(Kind::Poststop, poststop, &json, Some(&state.bundle)));
@@ -316,9 +369,9 @@ fn open_console(
         (true, Some(path), _) => console::connect_socket(path).map(Some),
         (true, None, Some(Terminal::Foreground(socket))) => Ok(Some(socket)),
         // runc's words.
-        (true, None, _) => {
-            Err(Error::new("cannot allocate tty if runc will detach without setting console socket"))
-        }
+        (true, None, _) => Err(Error::new(
+            "cannot allocate tty if runc will detach without setting console socket: use --console-socket",
+        )),
         (false, Some(_), _) => {
             Err(Error::new("cannot use console socket if runc will not detach or allocate tty"))
         }
@@ -334,6 +387,33 @@ fn opens_sources(plan: &Plan) -> Result<bool> {
         Ok(permitted & 1 << caps::Capability::CAP_SYS_ADMIN.index() != 0)
     };
     if plan.namespaces.has(USER) { has_right() } else { Ok(true) }
+}
+
+/// Clones the process that becomes the container's. Both ends of the channel to it are given: it keeps the second.
+fn spawn(init: Init<'_>, entry: &CgroupEntry, (ours, theirs): (Channel, Channel)) -> Result<Spawned> {
+    let v2_dir = entry.v2_dir.as_ref().map(AsFd::as_fd);
+    let cloned = clone_process(init.plan.stages.first_clone, v2_dir, false);
+    match cloned.context(|| "clone the process")? {
+        Cloned::Child => init::run(init, entry, &theirs),
+        Cloned::Parent { pid, pidfd } => Ok(Spawned::new(pid, pidfd, ours)),
+    }
+}
+
+/// The program that the init process becomes, with all that the configuration gives it.
+fn seal(decided: &Decided, state: &State, to: Surroundings<'_>) -> Result<SealedProgram> {
+    let Decided { spec, process, plan, .. } = decided;
+    let hooks =
+        spec.hooks().as_ref().and_then(|hooks| hooks.start_container().as_deref()).unwrap_or_default();
+    let state = if hooks.is_empty() { Default::default() } else { state.to_hooks_without_pid()? };
+    let all = Surroundings {
+        linux: spec.linux().as_ref(),
+        filter: plan.seccomp.as_ref(),
+        fork: plan.stages.fork == Some(Fork::AfterPivot),
+        hooks,
+        state: [&state[0], &state[1]],
+        ..to
+    };
+    SealedProgram::new(&process::instructions(process, &all)?)
 }
 
 /// A procfs for what the init process writes there; none where it writes nothing.

@@ -3,7 +3,9 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use nix::errno::Errno;
 use nix::poll::PollTimeout;
+use nix::unistd::Pid;
 
 use crate::cgroup::Cgroup;
 use crate::error::{CONTAINER_DOES_NOT_EXIST, Error, Result};
@@ -15,6 +17,10 @@ use crate::sys::pid;
 
 /// How long a killed init process may take to end, or our own process to leave the cgroup of a killed `create`.
 const END_TIMEOUT: Duration = Duration::from_secs(10);
+/// What opening and reading a state file ends with when it is none that skeg has written: too large, a link, a directory.
+const NEVER_A_STATE: [Errno; 3] = [Errno::EFBIG, Errno::ELOOP, Errno::EISDIR];
+/// After how many milliseconds it is looked for in a frozen cgroup that is not the container's.
+const FROZEN_ELSEWHERE: u16 = 500;
 
 /// Removes a container that has ended or was never started; with `force` any, and no container is no error.
 ///
@@ -33,7 +39,8 @@ pub fn delete(root: &Path, id: &ContainerId, force: bool, log: &mut Log) -> Resu
         Ok(Some(state)) => state,
         // `create` was killed before it had made anything else.
         Ok(None) => return dir.remove(),
-        Err(error) if force => {
+        // One that cannot be read for now is still its own: without it nobody would find the processes.
+        Err(error) if force && error.errno().is_none_or(|errno| NEVER_A_STATE.contains(&errno)) => {
             log.warn(format!("{error}: its processes and cgroups, if any, are left alone"));
             return dir.remove();
         }
@@ -49,7 +56,8 @@ pub fn delete(root: &Path, id: &ContainerId, force: bool, log: &mut Log) -> Resu
             return Err(Error::new(format!("cannot delete container {id} that is not stopped: {status}")));
         }
     }
-    let removed = destroy(container, log);
+    let cgroup = Cgroup::open(&container.state.cgroup);
+    let removed = destroy(container, cgroup, log);
     drop(lock);
     removed
 }
@@ -58,18 +66,35 @@ fn find(root: &Path, id: &ContainerId) -> Result<ContainerDir> {
     StateRoot::open(root)?.ok_or_else(|| Error::new(CONTAINER_DOES_NOT_EXIST))?.container(id)
 }
 
+/// Ends a container whatever it does, and removes it.
+///
+/// # Errors
+/// It does not end; what could not be removed.
+pub fn end_and_destroy(container: Container, log: &mut Log) -> Result<()> {
+    let lock = container.dir.lock()?;
+    end(&container)?;
+    let cgroup = Cgroup::open(&container.state.cgroup);
+    let removed = destroy(container, cgroup, log);
+    drop(lock);
+    removed
+}
+
 /// Kills the init process and waits for its end.
 fn end(container: &Container) -> Result<()> {
     let Some(init) = container.init()? else { return Ok(()) };
     let what = |errno| Error::from_errno(format!("kill container {}", container.dir.id()), errno);
     match pid::send_signal(&init, libc::SIGKILL) {
-        Ok(()) | Err(nix::errno::Errno::ESRCH) => {}
+        Ok(()) | Err(Errno::ESRCH) => {}
         Err(errno) => return Err(what(errno)),
     }
     let cgroup = Cgroup::open(&container.state.cgroup);
     if cgroup.is_frozen()? {
         cgroup.thaw()?;
     }
+    if pid::wait_for_end(&init, PollTimeout::from(FROZEN_ELSEWHERE)).map_err(what)? {
+        return Ok(());
+    }
+    cgroup.take_back(Pid::from_raw(container.state.pid))?;
     let timeout = PollTimeout::try_from(END_TIMEOUT).unwrap_or(PollTimeout::MAX);
     if pid::wait_for_end(&init, timeout).map_err(what)? {
         return Ok(());
@@ -96,9 +121,8 @@ fn remove_unborn(dir: &ContainerDir, cgroup: Cgroup, log: &mut Log) -> Result<()
 ///
 /// # Errors
 /// What could not be removed.
-pub fn destroy(container: Container, log: &mut Log) -> Result<()> {
+pub fn destroy(container: Container, cgroup: Cgroup, log: &mut Log) -> Result<()> {
     let Container { dir, state } = container;
-    let cgroup = Cgroup::open(&state.cgroup);
     if state.pid == 0 {
         // `create` was killed before it recorded a process; ours, if any, dies with it. The cgroup may never have been
         // made: who is at that path is then somebody else, and is neither killed nor disturbed.

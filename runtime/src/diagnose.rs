@@ -1,354 +1,34 @@
-//! Which program is run, and why it could not be: the reason behind "no such file or directory", "permission denied"
-//! and "exec format error", which the kernel gives for ten different mistakes (peers.md, row 29).
-//!
-//! Everything here is for the process that calls execve, after it has entered the root file system and become the user
-//! that it is to be: paths are plain paths in its own root, nothing is looked up on the host's side (security.md E21).
-//! Files belong to the image, so only regular ones are opened, never blocking, and read in bounds (row C9).
-//!
-//! The texts begin with the words that managers match (peers.md A1.3): `executable file not found in $PATH`,
-//! `no such file or directory`, `permission denied`. What follows in parentheses avoids those words, so that it changes
-//! no exit status that a manager derives.
+//! The reason behind a failed execve, for programs that the runtime itself runs (hooks on the host's side): see
+//! [`skeg_init::diagnose`], which does the same for the container's.
 
-use std::borrow::Cow;
-use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use nix::errno::Errno;
-use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, readlinkat};
-use nix::sys::stat::{FileStat, Mode, SFlag};
-use nix::sys::statvfs::{FsFlags, fstatvfs};
-use nix::sys::uio::pread;
-use nix::unistd::{AccessFlags, faccessat, getegid, geteuid};
 
-use crate::error::{Error, Result};
-use crate::sys::path::{append, open_given, stat};
-
-/// How much of a file the kernel looks at to choose a loader: `BINPRM_BUF_SIZE` of `linux/binfmts.h`.
-const HEAD: usize = 256;
-
-/// How many interpreters of interpreters are followed; the kernel stops at five (`exec_binprm` in fs/exec.c).
-const DEPTH: u32 = 5;
-
-/// Finds the program for `name`, the first of `process.args`, as `execvp` does it: a name with a slash is a path, any other
-/// is searched in `path_variable`, the value of the container's `PATH`.
-///
-/// A program that is found through an empty or relative element of `PATH` is refused, as runc refuses it.
-///
-/// # Errors
-/// runc's words: `exec: "NAME": executable file not found in $PATH`, `exec: "NAME": stat NAME: no such file or directory`,
-/// `exec: "NAME": permission denied`, and the reason.
-pub fn find_executable(name: &str, path_variable: Option<&str>) -> Result<PathBuf> {
-    let what = || format!("exec: {name:?}");
-    if name.contains('/') {
-        let path = PathBuf::from(name);
-        return match may_execute(&path) {
-            Ok(()) => Ok(path),
-            Err(errno @ (Errno::EACCES | Errno::EPERM)) => Err(failed(what(), &path, errno)),
-            Err(errno) => Err(failed(format!("{}: stat {name}", what()), &path, errno)),
-        };
-    }
-    let not_found = |why: Option<String>| {
-        let error = Error::new(format!("{}: executable file not found in $PATH", what()));
-        match why {
-            Some(why) => error.because(why),
-            None => error,
-        }
-    };
-    let Some(path_variable) = path_variable.filter(|value| !value.is_empty() && !name.is_empty()) else {
-        let why = if name.is_empty() { "the name is empty" } else { "PATH is empty or not set" };
-        return Err(not_found(Some(why.to_owned())));
-    };
-    let mut passed_over = None;
-    for dir in path_variable.split(':') {
-        let mut path = PathBuf::from(dir);
-        append(&mut path, name);
-        match may_execute(&path) {
-            Ok(()) if path.is_absolute() => return Ok(path),
-            Ok(()) => {
-                let text = format!("{}: cannot run executable found relative to current directory", what());
-                return Err(Error::new(text));
-            }
-            Err(errno) if passed_over.is_none() => passed_over = reason(&path, errno),
-            Err(_) => {}
-        }
-    }
-    Err(not_found(passed_over))
-}
+use crate::error::Error;
+use crate::sys::path::c_path;
 
 /// The error for an execve of `path` that failed with `errno`: `what: ERRNO (PATH REASON)`.
 pub fn failed(what: impl std::fmt::Display, path: &Path, errno: Errno) -> Error {
     let error = Error::from_errno(what, errno);
-    match reason(path, errno) {
+    let path = c_path(path).ok();
+    match path.and_then(|path| skeg_init::diagnose::reason(&path, skeg_init::error::Errno(errno as i32))) {
         Some(why) => error.because(why),
         None => error,
     }
-}
-
-/// Why an execve of `path` fails with `errno`, as a sentence about `path`; none where there is nothing to add to what the
-/// errno says.
-pub fn reason(path: &Path, errno: Errno) -> Option<String> {
-    match errno {
-        Errno::ENOENT
-        | Errno::EACCES
-        | Errno::ENOEXEC
-        | Errno::ELIBBAD
-        | Errno::ELOOP
-        | Errno::ENOTDIR
-        | Errno::EINVAL => match problem(path, DEPTH)? {
-            Problem::Missing => None,
-            Problem::Other(text) => Some(format!("{} {text}", path.display())),
-        },
-        Errno::E2BIG => {
-            Some("args and env together are larger than the stack limit or the kernel allows".into())
-        }
-        _ => None,
-    }
-}
-
-/// Whether this process may execute `path`, as `access` with `X_OK` for the effective ids tells it: without trying.
-fn may_execute(path: &Path) -> nix::Result<()> {
-    let stat = nix::sys::stat::stat(path)?;
-    if file_type(&stat) == SFlag::S_IFDIR {
-        return Err(Errno::EACCES);
-    }
-    match faccessat(AT_FDCWD, path, AccessFlags::X_OK, AtFlags::AT_EACCESS) {
-        // A seccomp profile that does not know faccessat2 answers so; the mode then decides, as in runc.
-        Err(Errno::ENOSYS | Errno::EPERM) if stat.st_mode & 0o111 != 0 => Ok(()),
-        Err(Errno::ENOSYS | Errno::EPERM) => Err(Errno::EACCES),
-        other => other,
-    }
-}
-
-/// What is wrong with a file that is to be executed.
-enum Problem {
-    /// There is nothing at this path.
-    Missing,
-    /// The rest of a sentence that begins with the path.
-    Other(String),
-}
-
-impl Problem {
-    fn other(text: impl Into<String>) -> Option<Self> {
-        Some(Self::Other(text.into()))
-    }
-
-    /// `link the-other-file, which has this problem`.
-    fn of_interpreter(self, link: &str, interpreter: &Path) -> Self {
-        let text = match &self {
-            Self::Missing => "does not exist",
-            Self::Other(text) => text,
-        };
-        Self::Other(format!("{link} {}, which {text}", interpreter.display()))
-    }
-}
-
-/// What is wrong with `path` and with the interpreters behind it, in the order in which the kernel would find out.
-fn problem(path: &Path, depth: u32) -> Option<Problem> {
-    let file = match open_given(path, OFlag::O_PATH, Mode::empty()) {
-        Ok(file) => file,
-        Err(Errno::ENOENT) => return Some(dangling_link(path).map_or(Problem::Missing, Problem::Other)),
-        Err(Errno::EACCES) => {
-            return Problem::other("has a directory on its way that this user may not search");
-        }
-        Err(Errno::ENOTDIR) => return Problem::other("has something on its way that is not a directory"),
-        Err(Errno::ELOOP) => return Problem::other("is a loop of symbolic links"),
-        Err(_) => return None,
-    };
-    let stat = stat(&file).ok()?;
-    match file_type(&stat) {
-        SFlag::S_IFREG => {}
-        SFlag::S_IFDIR => return Problem::other("is a directory"),
-        _ => return Problem::other("is not a regular file"),
-    }
-    if fstatvfs(&file).is_ok_and(|fs| fs.flags().contains(FsFlags::ST_NOEXEC)) {
-        return Problem::other("lies on a file system that is mounted noexec");
-    }
-    let mode = stat.st_mode & 0o7777;
-    if mode & 0o111 == 0 {
-        return Some(Problem::Other(format!("is not executable, its mode is {mode:04o}")));
-    }
-    if may_execute(path) == Err(Errno::EACCES) {
-        let (owner, group) = (stat.st_uid, stat.st_gid);
-        let (user, users_group) = (geteuid(), getegid());
-        return Some(Problem::Other(format!(
-            "has mode {mode:04o} and owner {owner}:{group}, and the process runs as {user}:{users_group}"
-        )));
-    }
-    let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
-    let file = open_given(path, flags, Mode::empty()).ok()?;
-    content_problem(&file, depth.checked_sub(1)?)
-}
-
-/// The text for a symbolic link to nowhere.
-fn dangling_link(path: &Path) -> Option<String> {
-    let target = readlinkat(AT_FDCWD, path).ok()?;
-    Some(format!("is a symbolic link to {}, which does not exist", Path::new(&target).display()))
-}
-
-/// What is wrong with the content of an executable file.
-fn content_problem(file: &OwnedFd, depth: u32) -> Option<Problem> {
-    // Between the two opens the path may have been given to something else.
-    if file_type(&stat(file).ok()?) != SFlag::S_IFREG {
-        return None;
-    }
-    let head = read_at(file, 0, HEAD)?;
-    match head.as_slice() {
-        [] => Problem::other("is empty"),
-        [b'#', b'!', line @ ..] => script_problem(line, depth),
-        [0x7f, b'E', b'L', b'F', ..] => elf_problem(file, &head, depth),
-        [b'M', b'Z', ..] => Problem::other("is a Windows program"),
-        [0xcf | 0xce, 0xfa, 0xed, 0xfe, ..] => Problem::other("is a macOS program"),
-        text if text.iter().all(|byte| matches!(byte, b'\t' | b'\n' | b'\r' | b' '..=b'~' | 0x80..)) => {
-            Problem::other("is a text file whose first line does not begin with #!")
-        }
-        _ => Problem::other("is neither an ELF program nor a script"),
-    }
-}
-
-/// What is wrong with a script, given what follows its `#!`: read as `load_script` in fs/binfmt_script.c does it.
-fn script_problem(line: &[u8], depth: u32) -> Option<Problem> {
-    let line = line.split(|&byte| byte == b'\n').next()?;
-    let blank = |byte: &u8| matches!(byte, b' ' | b'\t');
-    let start = line.iter().position(|byte| !blank(byte)).unwrap_or(line.len());
-    let name = line[start..].split(|byte| blank(byte) || *byte == 0).next()?;
-    if name.is_empty() {
-        return Problem::other("names no interpreter after #!");
-    }
-    let interpreter = Path::new(std::ffi::OsStr::from_bytes(name));
-    match problem(interpreter, depth)? {
-        Problem::Missing if name.ends_with(b"\r") => Some(Problem::Other(format!(
-            "has the interpreter {:?}, which does not exist: its lines end with CR LF instead of LF",
-            String::from_utf8_lossy(name)
-        ))),
-        other => Some(other.of_interpreter("has the interpreter", interpreter)),
-    }
-}
-
-/// What is wrong with an ELF program (elf(5)): the machine, the kind of file, the loader that it asks for.
-fn elf_problem(file: &OwnedFd, head: &[u8], depth: u32) -> Option<Problem> {
-    /// `ET_EXEC` and `ET_DYN`: what execve takes.
-    const PROGRAMS: [u64; 2] = [2, 3];
-    const PT_INTERP: u64 = 3;
-    /// A program has ten or so; the kernel takes up to 64 KiB of them.
-    const MOST_HEADERS: u64 = 1024;
-    /// Longer than any path that the kernel takes.
-    const MOST_PATH: u64 = 4096;
-
-    let elf = Elf::new(head)?;
-    let machine = elf.number(head, 18, 2)?;
-    if !elf::runs_here(machine) {
-        let (its, ours) = (elf::machine_name(machine), std::env::consts::ARCH);
-        return Some(Problem::Other(format!("is a program for {its}, and this machine is {ours}")));
-    }
-    if !PROGRAMS.contains(&elf.number(head, 16, 2)?) {
-        return Problem::other("is an ELF file, but not a program");
-    }
-    let (table, size, count) = if elf.wide {
-        (elf.number(head, 32, 8)?, elf.number(head, 54, 2)?, elf.number(head, 56, 2)?)
-    } else {
-        (elf.number(head, 28, 4)?, elf.number(head, 42, 2)?, elf.number(head, 44, 2)?)
-    };
-    for index in 0..count.min(MOST_HEADERS) {
-        let header = read_at(file, table.checked_add(index * size)?, 56)?;
-        if elf.number(&header, 0, 4)? != PT_INTERP {
-            continue;
-        }
-        let (offset, length) = if elf.wide {
-            (elf.number(&header, 8, 8)?, elf.number(&header, 32, 8)?)
-        } else {
-            (elf.number(&header, 4, 4)?, elf.number(&header, 16, 4)?)
-        };
-        let name = read_at(file, offset, usize::try_from(length.min(MOST_PATH)).ok()?)?;
-        let name = name.split(|&byte| byte == 0).next()?;
-        let loader = Path::new(std::ffi::OsStr::from_bytes(name));
-        return Some(problem(loader, depth)?.of_interpreter("needs the ELF loader", loader));
-    }
-    None
-}
-
-/// How to read the numbers of an ELF file.
-struct Elf {
-    /// 64 bit.
-    wide: bool,
-    big_endian: bool,
-}
-
-impl Elf {
-    fn new(head: &[u8]) -> Option<Self> {
-        Some(Self { wide: *head.get(4)? == 2, big_endian: *head.get(5)? == 2 })
-    }
-
-    /// The unsigned number of `size` bytes (at most 8) at `offset`; none where the file ends before it does.
-    fn number(&self, bytes: &[u8], offset: usize, size: usize) -> Option<u64> {
-        let field = bytes.get(offset..offset + size)?;
-        let join = |number: u64, byte: &u8| number << 8 | u64::from(*byte);
-        Some(if self.big_endian { field.iter().fold(0, join) } else { field.iter().rev().fold(0, join) })
-    }
-}
-
-mod elf {
-    use super::Cow;
-
-    /// `e_machine` values of elf.h with the names that Rust, uname(1) and Debian use.
-    const MACHINES: [(u64, &str); 15] = [
-        (2, "sparc"),
-        (3, "x86 (32 bit)"),
-        (8, "mips"),
-        (20, "powerpc"),
-        (21, "powerpc64"),
-        (22, "s390x"),
-        (40, "arm (32 bit)"),
-        (43, "sparc64"),
-        (50, "ia64"),
-        (62, "x86_64"),
-        (183, "aarch64"),
-        (243, "riscv"),
-        (247, "bpf"),
-        (258, "loongarch64"),
-        (0x9026, "alpha"),
-    ];
-
-    /// What this architecture's kernels run: the 64 bit machine and, as a rule, its 32 bit predecessor.
-    #[cfg(target_arch = "x86_64")]
-    const NATIVE: &[u64] = &[62, 3];
-    #[cfg(target_arch = "aarch64")]
-    const NATIVE: &[u64] = &[183, 40];
-    /// Unknown: nothing is said about the machine then.
-    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
-    const NATIVE: &[u64] = &[];
-
-    pub(super) fn runs_here(machine: u64) -> bool {
-        NATIVE.is_empty() || NATIVE.contains(&machine)
-    }
-
-    pub(super) fn machine_name(machine: u64) -> Cow<'static, str> {
-        match MACHINES.iter().find(|(number, _)| *number == machine) {
-            Some((_, name)) => Cow::Borrowed(name),
-            None => Cow::Owned(format!("machine number {machine}")),
-        }
-    }
-}
-
-/// At most `length` bytes at `offset`; fewer where the file ends.
-fn read_at(file: impl AsFd, offset: u64, length: usize) -> Option<Vec<u8>> {
-    let mut bytes = vec![0; length];
-    let count = pread(file, &mut bytes, i64::try_from(offset).ok()?).ok()?;
-    bytes.truncate(count);
-    Some(bytes)
-}
-
-fn file_type(stat: &FileStat) -> SFlag {
-    SFlag::from_bits_truncate(stat.st_mode & SFlag::S_IFMT.bits())
 }
 
 #[cfg(test)]
 mod tests {
     #![allow(clippy::disallowed_methods, reason = "tests make their own files")]
 
+    use std::ffi::CString;
     use std::fs;
     use std::os::unix::fs::{PermissionsExt, symlink};
+    use std::path::PathBuf;
     use std::process::{Command, Stdio};
+
+    use nix::sys::stat::Mode;
 
     use super::*;
 
@@ -376,6 +56,12 @@ mod tests {
         }
     }
 
+    fn find_executable(name: &str, path: Option<&str>) -> crate::error::Result<PathBuf> {
+        let name = CString::new(name).unwrap();
+        let found = skeg_init::program::find_executable(&name, path.map(str::as_bytes))?;
+        Ok(PathBuf::from(found.into_string().unwrap()))
+    }
+
     /// What the kernel says to an execve of `path`, and what we make of it.
     fn diagnosis(path: &Path) -> String {
         let errno =
@@ -401,7 +87,7 @@ mod tests {
         })
     }
 
-    /// peers.md, row 29, and issue 2, Build 5: each mistake has its own explanation after the errno's text. The errno comes from a
+    /// peers.md, row 29: each mistake has its own explanation after the errno's text. The errno comes from a
     /// real execve.
     #[test]
     #[cfg(target_arch = "x86_64")]
@@ -498,7 +184,7 @@ mod tests {
                 "dangling",
                 "no such file or directory (DIR/dangling is a symbolic link to /nowhere/at/all, which does not exist)",
             ),
-            ("loop", "too many symbolic links encountered (DIR/loop is a loop of symbolic links)"),
+            ("loop", "too many levels of symbolic links (DIR/loop is a loop of symbolic links)"),
             ("directory", "permission denied (DIR/directory is a directory)"),
         ] {
             assert_eq!(diagnosis(&dir.0.join(name)), format!("exec DIR/{name}: {expected}"));
@@ -525,11 +211,11 @@ mod tests {
         let dir = Dir::new("elf");
         for at in [4, 5, 32, 39, 54, 56, 57] {
             let path = dir.file(&format!("byte-{at}"), 0o755, elf(|program| program[at] = 0xff));
-            let _ = reason(&path, Errno::ENOEXEC);
+            let _ = failed("exec", &path, Errno::ENOEXEC);
         }
         for length in [4, 5, 6, 19, 20, 63, 64, 100] {
             let path = dir.file(&format!("cut-{length}"), 0o755, elf(|program| program.truncate(length)));
-            let _ = reason(&path, Errno::ENOEXEC);
+            let _ = failed("exec", &path, Errno::ENOEXEC);
         }
     }
 

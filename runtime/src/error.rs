@@ -37,6 +37,17 @@ impl Error {
         Self { text: format!("{what}: {}", errno_text(errno)), errno: Some(errno), exit_status: None }
     }
 
+    /// An error as the sealed program reports it: an errno of 0 and an empty reason are none. A number without a name, which the
+    /// kernel's own ones have (524, `ENOTSUPP` of `include/linux/errno.h`), is in the text alone.
+    pub fn from_parts(what: impl Into<String> + fmt::Display, errno: i32, why: &str) -> Self {
+        let error = match (errno, Errno::from_raw(errno)) {
+            (0, _) => Self::new(what),
+            (number, Errno::UnknownErrno) => Self::new(format!("{what}: unknown error {number}")),
+            (_, errno) => Self::from_errno(what, errno),
+        };
+        if why.is_empty() { error } else { error.because(why) }
+    }
+
     /// An error whose text is complete and whose errno is known: one that another process reported.
     pub fn with_text(text: impl Into<String>, errno: Errno) -> Self {
         Self { text: text.into(), errno: Some(errno), exit_status: None }
@@ -74,6 +85,16 @@ impl Error {
     }
 }
 
+impl From<skeg_init::error::Error> for Error {
+    fn from(error: skeg_init::error::Error) -> Self {
+        Self::from_parts(
+            error.what,
+            error.errno.map_or(0, |errno| errno.0),
+            error.why.as_deref().unwrap_or_default(),
+        )
+    }
+}
+
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.text)
@@ -82,10 +103,15 @@ impl fmt::Display for Error {
 
 impl std::error::Error for Error {}
 
-/// The kernel's text for an errno in lower case, as Go programs print it and as managers match it
-/// (`permission denied`, `no such file or directory`).
+/// The C library's text for an errno in lower case, as Go programs print it and as managers match it
+/// (`permission denied`, `no such file or directory`). nix has texts of its own for some.
 pub fn errno_text(errno: Errno) -> String {
-    let text = errno.desc();
+    if errno == Errno::UnknownErrno {
+        // nix has dropped its number, and the C library would say "success".
+        return "unknown error".to_owned();
+    }
+    let text = std::io::Error::from(errno).to_string();
+    let text = text.split(" (os error ").next().unwrap_or_default();
     let mut chars = text.chars();
     match (chars.next(), chars.next()) {
         // "RPC version wrong" and the like keep their capitals.
@@ -142,5 +168,8 @@ mod tests {
         assert_eq!(errno_text(Errno::EPERM), "operation not permitted");
         assert_eq!(errno_text(Errno::ENOEXEC), "exec format error");
         assert_eq!(errno_text(Errno::ESRCH), "no such process");
+        assert_eq!(errno_text(Errno::ERANGE), "numerical result out of range");
+        assert_eq!(errno_text(Errno::ENOMEM), "cannot allocate memory");
+        assert_eq!(errno_text(Errno::from_raw(524)), "unknown error");
     }
 }

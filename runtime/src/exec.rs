@@ -1,10 +1,10 @@
 //! `skeg exec`: another process in a container that runs.
 //!
-//! A first process enters the cgroup and joins the namespaces of the init process, the PID namespace last (row C4); a
-//! second one, which is in that PID namespace, gets its security from the same function as the init process (row C7)
-//! and becomes the program.
+//! A first process enters the cgroup and joins the namespaces of the init process, and becomes the sealed program; the child
+//! of that, which is in the PID namespace, gets its security from the same function as the init process (row C7) and
+//! becomes the container's program. So no process of ours that is seen from inside runs from the host's file (row C4).
 
-use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
 use std::path::Path;
 
 use nix::errno::Errno;
@@ -20,29 +20,27 @@ use crate::cli::ExecOptions;
 use crate::console::{self, Foreground};
 use crate::create::{Global, send_pidfd};
 use crate::error::{Context as _, Error, Result};
-use crate::init::{
-    close_host_descriptors, die_with_parent, go_on_as_sibling, hand_over_listener, leave, listen_variables,
-    wait_to_proceed,
-};
+use crate::init::die_with_parent;
 use crate::log::Log;
 use crate::namespaces::{MOUNT, PID, USER};
-use crate::process::{self, Program, Security, limits_of};
+use crate::process::{self, Surroundings, limits_of};
 use crate::security::seccomp::{self, Filter};
 use crate::security::{caps, lsm, notify};
-use crate::spawn::{Request, Side, Spawned};
+use crate::spawn::{Request, Spawned};
 use crate::state::{Container, Status};
 use crate::sync::{Channel, Message};
-use crate::sys::clone::{self, exit_now};
+use crate::sys::clone::{self, Cloned, clone_process, exit_now};
 use crate::sys::path::{open_given, replace_given};
 use crate::sys::process as sys;
 use crate::sys::procfs::Procfs;
+use crate::sys::seal::SealedProgram;
 use crate::{rdt, userns};
 
 /// What the exec process has of the runtime.
 struct Exec<'a> {
     process: &'a Process,
-    spec: &'a Spec,
-    filter: Option<&'a Filter>,
+    /// What this process becomes.
+    program: &'a SealedProgram,
     /// The init process, whose namespaces are joined.
     init: OwnedFd,
     /// `CLONE_NEW*` bits of the namespaces that the container does not share with the runtime.
@@ -56,8 +54,6 @@ struct Exec<'a> {
     /// Whether setgroups(2) is allowed: known once the user namespace is joined.
     may_set_groups: bool,
     rdt: Option<rdt::Entry>,
-    handed_on: u32,
-    listen_fds: u32,
 }
 
 /// Runs a process in the container and waits for it, unless detached. Returns the exit status.
@@ -75,44 +71,51 @@ pub fn exec(global: &Global, options: &ExecOptions, log: &mut Log) -> Result<i32
     let filter = compile_filter(spec)?;
     let cgroup = Cgroup::open(&container.state.cgroup);
     let groups: Vec<&str> = options.cgroups.iter().map(String::as_str).collect();
-    let mut entry = cgroup.entry_below(&SubCgroups::parse(&groups)?)?;
+    let sub_groups = SubCgroups::parse(&groups)?;
+    let mut entry = cgroup.entry_below(&sub_groups)?;
     let mut foreground = if options.detach { None } else { Some(Foreground::new()?) };
     let (console, master) = open_console(&process, options)?;
+    let (ours, theirs) = Channel::pair()?;
+    let procfs = lsm::wants_labels(&process).then(Procfs::processes).transpose()?;
+    let surroundings = Surroundings {
+        linux: spec.linux().as_ref(),
+        filter: filter.as_ref(),
+        channel: theirs.descriptor(),
+        procfs: procfs.as_ref().map(|procfs| procfs.as_fd().as_raw_fd()),
+        new_keyring: true,
+        fork: container.state.namespaces & PID != 0,
+        terminal: console.is_some(),
+        handed_on: global.handed_on,
+        listen_fds: global.listen_fds,
+        ..Surroundings::default()
+    };
     let exec = Exec {
         process: &process,
-        spec,
-        filter: filter.as_ref(),
+        program: &SealedProgram::new(&process::instructions(&process, &surroundings)?)?,
         root: open_root(&container)?,
         init,
         namespaces: container.state.namespaces,
         console,
-        procfs: lsm::wants_labels(&process).then(Procfs::processes).transpose()?,
+        procfs,
         hosts_procfs: (container.state.namespaces & USER != 0).then(Procfs::mounted).transpose()?,
-        may_set_groups: true,
+        may_set_groups: !global.cgroup.rootless || userns::here_may_set_groups()?,
         rdt: container.state.rdt.as_ref().map(rdt::Group::entry).transpose()?,
-        handed_on: global.handed_on,
-        listen_fds: global.listen_fds,
     };
-    let v2_dir = entry.v2_dir.as_ref().map(AsFd::as_fd);
     // On cgroup v2 the new process is in its cgroup from the beginning, so that the runtime itself has to be there first.
     if let Some(cpus) = process.exec_cpu_affinity().as_ref().and_then(|affinity| affinity.initial().as_ref())
     {
         process::set_affinity(cpus)?;
     }
-    let side = match Spawned::clone(0, v2_dir) {
-        // v2's "no internal process" rule: the container, an init system perhaps, has sub-cgroups with controllers.
-        Err(error) if error.errno() == Some(Errno::EBUSY) => {
-            let cgroups = Procfs::mounted()?.read_of(Pid::from_raw(container.state.pid), "cgroup");
-            entry = cgroup.entry_beside(&cgroups.context(|| "read the cgroup of the init process")?)?;
-            Spawned::clone(0, entry.v2_dir.as_ref().map(AsFd::as_fd))
-        }
-        other => other,
+    let mut spawned = match clone_into(&cgroup, &sub_groups, !groups.is_empty(), &container, &mut entry)? {
+        Cloned::Child => run(exec, &entry, &theirs),
+        Cloned::Parent { pid, pidfd } => Spawned::new(pid, pidfd, ours),
     };
-    let mut spawned = match side? {
-        Side::Child(channel) => run(exec, &entry, &channel),
-        Side::Parent(spawned) => spawned,
-    };
+    drop(theirs);
     let mut start = || -> Result<()> {
+        if entry.later {
+            cgroup.attach(&sub_groups, spawned.pid)?;
+            spawned.place(&[])?;
+        }
         attend(&mut spawned, &process, spec, &container)?;
         if let (Some(foreground), Some(master)) = (&mut foreground, &master) {
             foreground.attach(console::receive_master(master)?)?;
@@ -126,6 +129,35 @@ pub fn exec(global: &Global, options: &ExecOptions, log: &mut Log) -> Result<i32
         Some(foreground) => foreground.wait(&spawned.pidfd),
         None => Ok(0),
     }
+}
+
+/// Clones the process into its cgroup; `entry` becomes the way in that was found. `named`: the caller has named the cgroup, and
+/// gets that one or none.
+fn clone_into(
+    cgroup: &Cgroup,
+    sub_groups: &SubCgroups,
+    named: bool,
+    container: &Container,
+    entry: &mut CgroupEntry,
+) -> Result<Cloned> {
+    let v2_dir = entry.v2_dir.as_ref().map(AsFd::as_fd);
+    let cloned = match clone_process(0, v2_dir, false) {
+        // v2's "no internal process" rule: the container, an init system perhaps, has sub-cgroups with controllers.
+        Err(Errno::EBUSY) if !named => {
+            let cgroups = Procfs::mounted()?.read_of(Pid::from_raw(container.state.pid), "cgroup");
+            *entry = cgroup.entry_beside(&cgroups.context(|| "read the cgroup of the init process")?)?;
+            clone_process(0, entry.v2_dir.as_ref().map(AsFd::as_fd), false)
+        }
+        // Rootless, from a cgroup that is not below one of the user's: systemd may move it there.
+        Err(Errno::EACCES) if cgroup.is_unit() => {
+            *entry = CgroupEntry::by_systemd();
+            clone_process(0, None, false)
+        }
+        other => other,
+    };
+    let refused = matches!(cloned, Err(Errno::EBUSY));
+    let what = || if refused { cgroup.entry_refused(sub_groups) } else { "clone the process".to_owned() };
+    cloned.context(what)
 }
 
 fn check_status(container: &Container, options: &ExecOptions) -> Result<()> {
@@ -142,7 +174,7 @@ fn check_status(container: &Container, options: &ExecOptions) -> Result<()> {
 fn exec_process(spec: &Spec, options: &ExecOptions, log: &mut Log) -> Result<Process> {
     if let Some(path) = &options.process {
         let loaded = bundle::load_process(path)?;
-        loaded.warnings.iter().for_each(|warning| log.warn(warning.as_str()));
+        loaded.warn(log);
         return Ok(loaded.value);
     }
     let mut process = spec.process().clone().ok_or_else(|| Error::new("/process: must be given"))?;
@@ -222,7 +254,9 @@ fn open_console(process: &Process, options: &ExecOptions) -> Result<(Option<Owne
         (true, Some(path)) => console::connect_socket(path).map(|socket| (Some(socket), None)),
         (true, None) if options.detach => {
             // runc's words.
-            Err(Error::new("cannot allocate tty if runc will detach without setting console socket"))
+            Err(Error::new(
+                "cannot allocate tty if runc will detach without setting console socket: use --console-socket",
+            ))
         }
         (true, None) => console::socket_pair().map(|(ours, theirs)| (Some(theirs), Some(ours))),
         (false, Some(_)) => {
@@ -276,9 +310,10 @@ fn announce(spawned: &Spawned, options: &ExecOptions) -> Result<()> {
 /// The child's half.
 fn run(mut exec: Exec<'_>, cgroup: &CgroupEntry, channel: &Channel) -> ! {
     let error = match exec.prepare(cgroup, channel) {
-        Ok(program) => {
-            let security = exec.security();
-            leave(&security, exec.handed_on, &program, || drop(channel.send(&Message::Executing)))
+        Ok(()) => {
+            let procfs = exec.procfs.iter().map(AsFd::as_fd);
+            let keep: Vec<_> = procfs.chain([channel.as_fd()]).collect();
+            exec.program.execute(&keep, exec.may_set_groups)
         }
         Err(error) => error,
     };
@@ -287,9 +322,9 @@ fn run(mut exec: Exec<'_>, cgroup: &CgroupEntry, channel: &Channel) -> ! {
 }
 
 impl Exec<'_> {
-    fn prepare(&mut self, cgroup: &CgroupEntry, channel: &Channel) -> Result<Program> {
+    fn prepare(&mut self, cgroup: &CgroupEntry, channel: &Channel) -> Result<()> {
         die_with_parent()?;
-        cgroup.enter_self()?;
+        cgroup.enter(channel)?;
         self.rdt.as_ref().map_or(Ok(()), rdt::Entry::enter_self)?;
         let affinity = self.process.exec_cpu_affinity().as_ref();
         match affinity.and_then(|affinity| affinity.cpu_affinity_final().as_ref()) {
@@ -299,23 +334,18 @@ impl Exec<'_> {
         }
         // conmon kills by process group.
         nix::unistd::setsid().context(|| "make a session")?;
-        self.join(channel)?;
+        self.join()?;
         let terminal = self.make_terminal()?;
         let owner = Uid::from_raw(self.process.user().uid());
         match terminal {
-            Some(peer) => console::take_terminal(peer, owner)?,
-            None => console::give_pipes_to(owner)?,
+            Some(peer) => console::use_terminal(&peer, owner),
+            None => console::give_pipes_to(owner),
         }
-        let listener = process::apply_process_security(&self.security())?;
-        let program = Program::find(self.process, &listen_variables(self.listen_fds))?;
-        hand_over_listener(channel, listener)?;
-        wait_to_proceed(channel)?;
-        Ok(program)
     }
 
-    /// The namespaces of the init process as it is in them now, by its pidfd; the PID namespace last and for a second
-    /// process, which alone is seen from inside.
-    fn join(&mut self, channel: &Channel) -> Result<()> {
+    /// The namespaces of the init process as it is in them now, by its pidfd. In the PID namespace only children of this
+    /// process are, so that it is not seen from inside.
+    fn join(&mut self) -> Result<()> {
         if self.namespaces != 0 {
             // In one call, so that each is joined with the runtime's own rights: its user namespace may have none over a
             // PID namespace that the container has joined itself.
@@ -334,16 +364,6 @@ impl Exec<'_> {
             prctl::set_dumpable(false).context(|| "stop being dumpable")?;
             die_with_parent()?;
         }
-        let kept = [
-            self.console.as_ref().map(AsRawFd::as_raw_fd),
-            self.procfs.as_ref().map(|p| p.as_fd().as_raw_fd()),
-        ];
-        let mut keep: Vec<RawFd> = kept.into_iter().flatten().collect();
-        keep.push(channel.descriptor());
-        close_host_descriptors(self.handed_on, &keep)?;
-        if self.namespaces & PID != 0 {
-            go_on_as_sibling(channel, 0)?;
-        }
         Ok(())
     }
 
@@ -357,16 +377,5 @@ impl Exec<'_> {
         }
         console::send_master(&socket, &pty.master)?;
         Ok(Some(pty.peer))
-    }
-
-    fn security(&self) -> Security<'_> {
-        Security {
-            process: self.process,
-            linux: self.spec.linux().as_ref(),
-            seccomp: self.filter,
-            new_keyring: true,
-            procfs: self.procfs.as_ref(),
-            may_set_groups: self.may_set_groups,
-        }
     }
 }

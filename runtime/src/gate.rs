@@ -7,18 +7,26 @@
 //! * `started.fifo`: the init process writes a message of [`crate::sync`] where a step fails, or that execve comes
 //!   next; the end of file after that is success. Peers lose these errors: their `start` has long returned.
 //!
+//! A seccomp profile may deny execve, and then the write that would say so, or kill the process at either. Where there is one, the name
+//! of the process is looked at after the end of file ([`has_executed`]).
+//!
 //! The container cannot reach either: they are in no mount namespace of its own, and gone from its descriptors
 //! before its program runs (row C13).
 
-use std::os::fd::{AsRawFd as _, OwnedFd, RawFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
+use nix::unistd::Pid;
+use skeg_init::channel::NAME;
 
 use crate::error::{Context as _, Error, Result};
 use crate::state::{ContainerDir, GATE, GATE_CREATING, STARTED};
 use crate::sync::{self, Message};
 use crate::sys::fd::{read_to_end, write_all};
+use crate::sys::pid;
+use crate::sys::procfs::Procfs;
 
 /// The init process's ends.
 #[derive(Debug)]
@@ -36,29 +44,14 @@ impl Gate {
         Ok(Self { start: dir.make_fifo(GATE_CREATING)?, started: dir.make_fifo(STARTED)? })
     }
 
-    /// The descriptors, to be kept when all others are closed.
-    pub fn descriptors(&self) -> [RawFd; 2] {
-        [self.start.as_raw_fd(), self.started.as_raw_fd()]
+    /// What the init process is told of it.
+    pub fn instruction(&self) -> skeg_init::instructions::Gate {
+        skeg_init::instructions::Gate { start: self.start.as_raw_fd(), started: self.started.as_raw_fd() }
     }
 
-    /// Waits for `start`'s byte.
-    ///
-    /// # Errors
-    /// The errno of read(2).
-    pub fn wait(&self) -> Result<()> {
-        let mut byte = [0];
-        loop {
-            match nix::unistd::read(&self.start, &mut byte) {
-                Err(Errno::EINTR) => {}
-                other => return other.map(drop).context(|| "wait for start"),
-            }
-        }
-    }
-
-    /// Tells `start` what comes next. Nobody may be there to hear it, which changes nothing.
-    pub fn tell(&self, message: &Message) {
-        // The pipe is empty and holds more than a message (PIPE_BUF): this cannot block.
-        let _ = write_all(&self.started, &sync::encode(message));
+    /// The descriptors, which go through its execve.
+    pub fn descriptors(&self) -> [BorrowedFd<'_>; 2] {
+        [self.start.as_fd(), self.started.as_fd()]
     }
 }
 
@@ -101,30 +94,80 @@ impl Starter {
         }
     }
 
-    /// Lets the init process go on, and returns when execve has succeeded.
+    /// Lets the init process `pid` go on, and returns when execve has succeeded.
     ///
     /// # Errors
     /// What the init process reported, or that it has died before execve.
-    pub fn go(self) -> Result<()> {
+    pub fn go(self, init: Option<(Pid, &OwnedFd)>) -> Result<()> {
         write_all(&self.gate, b"0").context(|| "open the start gate for the init process")?;
         drop(self.gate);
-        outcome(&read_to_end(&self.started, 2 * libc::PIPE_BUF).context(|| "wait for the init process")?)
+        let said = read_to_end(&self.started, 2 * libc::PIPE_BUF).context(|| "wait for the init process")?;
+        match (outcome(&said)?, init) {
+            (Outcome::Unsaid, Some((pid, pidfd))) if !has_executed(pid, pidfd) => {
+                Err(Error::new(format!("{DIED}, and without a reason ({BY_PROFILE})")))
+            }
+            _ => Ok(()),
+        }
     }
 }
 
+const DIED: &str = "the init process has died before it executed the container's program";
+
+/// The usual reason why it could not say what happened.
+pub const BY_PROFILE: &str = "a seccomp profile that denies it write, exit or execve does that";
+
+/// What the bytes of `started.fifo` mean where they are no error.
+#[derive(Debug, PartialEq, Eq)]
+enum Outcome {
+    /// The program has been executed.
+    Executed,
+    /// It has, or a filter kept the process from saying that it has not.
+    Unsaid,
+}
+
 /// What the bytes of `started.fifo` say: `Executing` alone is success, an error may follow it.
-fn outcome(bytes: &[u8]) -> Result<()> {
-    let executing = sync::encode(&Message::Executing);
-    let (announced, rest) = match bytes.strip_prefix(executing.as_slice()) {
-        Some(rest) => (true, rest),
-        None => (false, bytes),
-    };
-    match sync::decode(rest) {
-        Some(Message::Error(error)) => Err(error),
-        _ if announced && rest.is_empty() => Ok(()),
-        _ => Err(Error::new("the init process has died before it executed the container's program")),
+fn outcome(bytes: &[u8]) -> Result<Outcome> {
+    let announcement =
+        [(false, Outcome::Executed), (true, Outcome::Unsaid)].into_iter().find_map(|(filtered, outcome)| {
+            let announced = sync::encode(&Message::Executing { filtered });
+            Some((outcome, bytes.strip_prefix(announced.as_slice())?))
+        });
+    let rest = announcement.as_ref().map_or(bytes, |(_, rest)| *rest);
+    match (sync::decode(rest), announcement) {
+        (Some(Message::Error(error)), _) => Err(error),
+        (_, Some((outcome, []))) => Ok(outcome),
+        _ => Err(Error::new(DIED)),
     }
 }
+
+/// Whether a process that has closed its end of the channel has executed the container's program, rather than ended: it has ended
+/// under the name of the sealed program then ([`skeg_init::channel::NAME`]), which execve changes a moment after it has closed what is
+/// close-on-exec (`fs/exec.c`, `begin_new_exec`). Of a process whose parent has waited for it already nothing is known but that it ended,
+/// and its parent knows how.
+///
+/// A program of that very name is waited for in vain, for [`NAME_TIMEOUT`]. Where it cannot be looked at, it has: most have.
+pub fn has_executed(pid: Pid, pidfd: &OwnedFd) -> bool {
+    let Ok(procfs) = Procfs::mounted() else { return true };
+    let deadline = Instant::now() + NAME_TIMEOUT;
+    loop {
+        // First, so that the name is the one that it ended under.
+        let ended = pid::has_ended(pidfd).unwrap_or(false);
+        match procfs.read_of(pid, "comm") {
+            Ok(name) if name.trim_ascii_end() == NAME.to_bytes() => {}
+            _ => return true,
+        }
+        if ended {
+            return false;
+        }
+        if Instant::now() >= deadline {
+            return true;
+        }
+        std::thread::sleep(Duration::from_micros(100));
+    }
+}
+
+/// How long execve may take from closing descriptors to the new name.
+const NAME_TIMEOUT: Duration = Duration::from_secs(1);
 
 #[cfg(test)]
 mod tests {
@@ -132,9 +175,10 @@ mod tests {
 
     #[test]
     fn an_announcement_alone_is_success() {
-        let executing = sync::encode(&Message::Executing);
+        let executing = sync::encode(&Message::Executing { filtered: false });
         let error = sync::encode(&Message::Error(Error::new("exec /x: exec format error")));
-        assert!(outcome(&executing).is_ok());
+        assert_eq!(outcome(&executing).unwrap(), Outcome::Executed);
+        assert_eq!(outcome(&sync::encode(&Message::Executing { filtered: true })).unwrap(), Outcome::Unsaid);
         assert_eq!(outcome(&error).unwrap_err().to_string(), "exec /x: exec format error");
         let both = [executing, error].concat();
         assert_eq!(outcome(&both).unwrap_err().to_string(), "exec /x: exec format error");

@@ -1,6 +1,6 @@
 //! OCI hooks (runtime-spec config.md, "POSIX-platform Hooks"; security.md H1 to H4).
 //!
-//! What a hook gets is the same for all six kinds, and nothing of it is inherited: the environment is exactly
+//! What a hook gets is the same for all kinds, and nothing of it is inherited: the environment is exactly
 //! `hook.env`, the descriptors are 0 to 2 (the state on stdin, stdout and stderr captured), all signals are at their
 //! default, the session is its own.
 //!
@@ -10,8 +10,8 @@
 //! |---|---|---|---|---|---|
 //! | prestart, createRuntime | `create`, after the namespaces and before pivot_root | the runtime's | the runtime's | the bundle | fails `create` |
 //! | createContainer | init, before pivot_root | the host's tree, which init still sees | the container's | the bundle | fails `create` |
-//! | startContainer | init, after `start`, before execve | the container | the container's | `process.cwd` | fails `start` |
-//! | poststart | `start` | the runtime's | the runtime's | the bundle | a warning |
+//! | startContainer | the sealed program (`init/src/hooks.rs`), after `start`, before execve, under the seccomp filter | the container | the container's | `process.cwd` | fails `start` |
+//! | poststart | `start` | the runtime's | the runtime's | the bundle | ends the container, before 1.3 a warning |
 //! | poststop | `delete` | the runtime's | the runtime's | the bundle | a warning |
 //!
 //! The specification says nothing about the working directory. Other runtimes run createContainer hooks in the root
@@ -42,7 +42,7 @@ use crate::sys::posix_spawn::{Program, spawn};
 /// How much of the end of a hook's stdout and stderr, in bytes, is kept for the error (peers.md, row 32).
 const KEPT_OUTPUT: usize = 4096;
 
-/// The six kinds of hooks of config.md.
+/// The kinds of hooks of config.md that the runtime's own programs run: all but startContainer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// `hooks.prestart` (deprecated by the specification, and used).
@@ -51,10 +51,11 @@ pub enum Kind {
     CreateRuntime,
     /// `hooks.createContainer`.
     CreateContainer,
-    /// `hooks.startContainer`.
-    StartContainer,
     /// `hooks.poststart`.
-    Poststart,
+    Poststart {
+        /// Whether a failure ends the container: since version 1.3 of the specification (runtime.md, lifecycle, step 9).
+        fatal: bool,
+    },
     /// `hooks.poststop`.
     Poststop,
 }
@@ -66,15 +67,14 @@ impl Kind {
             Self::Prestart => "prestart",
             Self::CreateRuntime => "createRuntime",
             Self::CreateContainer => "createContainer",
-            Self::StartContainer => "startContainer",
-            Self::Poststart => "poststart",
+            Self::Poststart { .. } => "poststart",
             Self::Poststop => "poststop",
         }
     }
 
-    /// config.md, Poststart and Poststop: a failure is logged, and the rest goes on as if the hook had succeeded.
+    /// runtime.md, lifecycle: a failure is logged, and the rest goes on as if the hook had succeeded.
     fn failure_is_warning(self) -> bool {
-        matches!(self, Self::Poststart | Self::Poststop)
+        matches!(self, Self::Poststart { fatal: false } | Self::Poststop)
     }
 }
 
@@ -488,8 +488,12 @@ mod tests {
         let marker = format!("{}/hooks-order-{}", std::env::temp_dir().display(), Pid::this());
         let mark = |text: &str, status| shell(&format!("echo {text} >> {marker}; exit {status}"), None, &[]);
         let hooks = [mark("one", 0), mark("two", 1), mark("three", 0)];
-        for (kind, stops) in [(Kind::Poststart, false), (Kind::Poststop, false), (Kind::StartContainer, true)]
-        {
+        for (kind, stops) in [
+            (Kind::Poststart { fatal: false }, false),
+            (Kind::Poststop, false),
+            (Kind::CreateContainer, true),
+            (Kind::Poststart { fatal: true }, true),
+        ] {
             match run(kind, &hooks, b"{}", None) {
                 Ok(warnings) => {
                     assert!(!stops);
@@ -500,7 +504,7 @@ mod tests {
             }
         }
         let order = std::fs::read_to_string(&marker).unwrap();
-        assert_eq!(order, "one\ntwo\nthree\none\ntwo\nthree\none\ntwo\n");
+        assert_eq!(order, "one\ntwo\nthree\none\ntwo\nthree\none\ntwo\none\ntwo\n");
         std::fs::remove_file(&marker).unwrap();
     }
 

@@ -1,10 +1,13 @@
-//! The child's half of create: an ordered checklist that ends in execve.
+//! The child's half of create: an ordered checklist that ends in the sealed program.
 //!
 //! It begins as a copy of the runtime's memory and descriptors, in the namespaces that the clone made, and it must not
-//! return into the runtime's code: every way out is execve or `_exit`. What fails is reported once, over the channel
-//! until the runtime has said `Proceed`, and through the gate to `start` after that.
+//! return into the runtime's code: every way out is execve or `_exit`. It makes what takes a whole runtime to make:
+//! namespaces, the root file system, the terminal. All that is the process's own (ids, capabilities, filter, waiting for
+//! `start`) is done by the sealed program that it executes then (`init/src/become_process.rs`), so that nobody in the
+//! container ever sees a process that runs from the host's file (rows C1, C2): until then this process is alone in a new
+//! PID namespace, or in none of the container's. What fails is reported once, over the channel.
 
-use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd, RawFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
 use nix::fcntl::OFlag;
@@ -20,18 +23,18 @@ use crate::console;
 use crate::error::{Context as _, Error, Result};
 use crate::gate::Gate;
 use crate::hooks::{self, Kind};
-use crate::namespaces::{CGROUP, NETWORK, OpenNamespace, PID, TIME, USER};
+use crate::namespaces::{CGROUP, MOUNT, NETWORK, OpenNamespace, PID, TIME, USER};
 use crate::plan::{Fork, Plan};
-use crate::process::{self, Program, Security, limits_of, set_limits};
+use crate::process;
 use crate::rootfs::sources::MountSources;
 use crate::rootfs::{self, Rootfs};
 use crate::state::{State, Status};
 use crate::sync::{Channel, Message};
 use crate::sys::clone::{self, Cloned, clone_process, exit_now};
-use crate::sys::fd::{close_all_but, mark_cloexec_from, set_inheritable_range};
 use crate::sys::path::{mkdir_all_in_root, open_given, open_in_root};
+use crate::sys::process as sys;
 use crate::sys::procfs::Procfs;
-use crate::sys::{process as sys, seccomp};
+use crate::sys::seal::SealedProgram;
 use crate::{net_devices, rdt, sysctl, timens, userns};
 
 /// All that the init process has of the runtime.
@@ -45,13 +48,15 @@ pub struct Init<'a> {
     pub plan: &'a Plan,
     /// The state as the runtime knew it before the clone, for hooks.
     pub state: &'a State,
+    /// What this process becomes.
+    pub program: &'a SealedProgram,
     /// The bundle's path: the working directory of hooks that run on the host's files.
     pub bundle: &'a Path,
     /// The namespaces to join.
     pub namespaces: Vec<OpenNamespace>,
     /// What the runtime opened of the host's file systems, where it has the right to.
     pub sources: Option<MountSources>,
-    /// Where to wait for `start`; none for `run`.
+    /// Where the sealed program waits for `start`; none for `run`.
     pub gate: Option<Gate>,
     /// Where the master of the terminal goes; none without a terminal.
     pub console: Option<OwnedFd>,
@@ -63,91 +68,51 @@ pub struct Init<'a> {
     pub may_set_groups: bool,
     /// Its place in resctrl.
     pub rdt: Option<rdt::Entry>,
-    /// A session keyring of its own.
-    pub new_keyring: bool,
-    /// How many descriptors from 3 on the program gets.
-    pub handed_on: u32,
-    /// How many of them are sockets that it is told of (`LISTEN_FDS`, sd_listen_fds(3)).
-    pub listen_fds: u32,
 }
 
 /// Runs the checklist.
-pub fn run(init: Init<'_>, cgroup: &CgroupEntry, channel: Channel) -> ! {
-    let status = match init.become_container(cgroup, channel) {
-        Ok(never) => match never {},
-        Err(Failed::ToRuntime(channel, error)) => report(&error, |message| drop(channel.send(message))),
-        Err(Failed::ToStart(gate, error)) => report(&error, |message| gate.tell(message)),
+pub fn run(mut init: Init<'_>, cgroup: &CgroupEntry, channel: &Channel) -> ! {
+    let error = match init.prepare(cgroup, channel) {
+        Ok(()) => init.go_on_sealed(channel),
+        Err(error) => error,
     };
-    exit_now(status)
-}
-
-/// Tells whoever listens, and gives the exit status of a process that could not become the container's.
-fn report(error: &Error, tell: impl FnOnce(&Message)) -> u8 {
-    tell(&Message::Error(error.clone()));
-    1
-}
-
-/// Nothing: execve does not return.
-enum Never {}
-
-/// What failed, and who is to hear of it.
-enum Failed {
-    /// The runtime still waits.
-    ToRuntime(Channel, Error),
-    /// The runtime has returned; `start` waits.
-    ToStart(Gate, Error),
+    let _ = channel.send(&Message::Error(error));
+    exit_now(1)
 }
 
 impl Init<'_> {
-    fn become_container(
-        mut self,
-        cgroup: &CgroupEntry,
-        channel: Channel,
-    ) -> std::result::Result<Never, Failed> {
-        let program = match self.prepare(cgroup, &channel) {
-            Ok(program) => program,
-            Err(error) => return Err(Failed::ToRuntime(channel, error)),
-        };
-        let Some(gate) = self.gate.take() else {
-            let error = self.execute(&program, |message| drop(channel.send(message)));
-            return Err(Failed::ToRuntime(channel, error));
-        };
-        // Nobody is at the other end any more once `create` has returned.
-        let error = match gate.wait() {
-            Ok(()) => self.execute(&program, |message| gate.tell(message)),
-            Err(error) => error,
-        };
-        Err(Failed::ToStart(gate, error))
-    }
-
-    /// Everything up to the gate.
-    fn prepare(&mut self, cgroup: &CgroupEntry, channel: &Channel) -> Result<Program> {
+    /// Everything up to the sealed program.
+    fn prepare(&mut self, cgroup: &CgroupEntry, channel: &Channel) -> Result<()> {
         die_with_parent()?;
         nix::unistd::setsid().context(|| "make a session")?;
-        cgroup.enter_self()?;
+        if !self.plan.cgroup_later {
+            enter_cgroup(cgroup, channel)?;
+        }
         self.rdt.as_ref().map_or(Ok(()), rdt::Entry::enter_self)?;
-        process::reset_affinity();
         self.enter_namespaces(channel)?;
         if self.plan.namespaces.is_new(NETWORK) {
             bring_loopback_up()?;
         }
-        let terminal = self.make_root(channel)?;
+        let terminal = self.make_root(cgroup, channel)?;
         self.set_names()?;
+        let owner = Uid::from_raw(self.process.user().uid());
         match terminal {
-            Some(peer) => console::take_terminal(peer, Uid::from_raw(self.process.user().uid()))?,
-            None => console::give_pipes_to(Uid::from_raw(self.process.user().uid()))?,
+            Some(peer) => console::use_terminal(&peer, owner)?,
+            None => console::give_pipes_to(owner)?,
         }
-        // Before the filter, which may be a profile that is older than close_range(2).
-        let mut keep = vec![channel.descriptor()];
-        keep.extend(self.gate.as_ref().map(Gate::descriptors).into_iter().flatten());
-        keep.extend(self.procfs.as_ref().map(|procfs| procfs.as_fd().as_raw_fd()));
-        close_host_descriptors(self.handed_on, &keep)?;
-        let listener = process::apply_process_security(&self.security())?;
-        self.procfs = None;
-        let program = Program::find(self.process, &listen_variables(self.listen_fds))?;
-        hand_over_listener(channel, listener)?;
-        wait_to_proceed(channel)?;
-        Ok(program)
+        if self.plan.stages.fork == Some(Fork::AfterPivot) && !self.plan.stages.unshare_user {
+            // The sealed program's child will be in it, which alone its members see.
+            self.join_pid_namespace()?;
+        }
+        Ok(())
+    }
+
+    /// Executes the sealed program; returns only to say why not.
+    fn go_on_sealed(&self, channel: &Channel) -> Error {
+        let gate = self.gate.iter().flat_map(Gate::descriptors);
+        let procfs = self.procfs.iter().map(AsFd::as_fd);
+        let keep: Vec<_> = gate.chain(procfs).chain([channel.as_fd()]).collect();
+        self.program.execute(&keep, self.may_set_groups)
     }
 
     /// Joins what exists and makes what the clone could not make, in the order that the plan's stages ask for.
@@ -184,11 +149,13 @@ impl Init<'_> {
         if namespaces.is_new(USER) {
             self.become_root_of_namespace()?;
         }
-        if self.plan.stages.unshare != 0 {
-            clone::unshare(self.plan.stages.unshare).context(|| "make namespaces")?;
+        // A mount namespace that stands alone is made of the root tree, with it.
+        let alone = if plan.rootfs.stands_alone { MOUNT } else { 0 };
+        if plan.stages.unshare & !alone != 0 {
+            clone::unshare(plan.stages.unshare & !alone).context(|| "make namespaces")?;
         }
-        if namespaces.is_new(CGROUP) {
-            clone::unshare(CGROUP).context(|| "make a cgroup namespace")?;
+        if namespaces.is_new(CGROUP) && !plan.cgroup_later {
+            make_cgroup_namespace()?;
         }
         if let (true, Some(procfs)) = (namespaces.is_new(TIME), &self.procfs) {
             timens::enter(procfs)?;
@@ -206,14 +173,19 @@ impl Init<'_> {
     }
 
     /// The root file system, from the first mount to the last mask. Returns the peer of the terminal.
-    fn make_root(&mut self, channel: &Channel) -> Result<Option<OwnedFd>> {
+    fn make_root(&mut self, cgroup: &CgroupEntry, channel: &Channel) -> Result<Option<OwnedFd>> {
         let spec_hooks = self.spec.hooks().as_ref();
         let sources = match self.sources.take() {
             Some(sources) => sources,
             None => self.open_sources()?,
         };
         let mut rootfs = Rootfs::attach(&self.plan.rootfs, self.bundle, sources)?;
-        rootfs.mount()?;
+        rootfs.mount_before_cgroup()?;
+        if self.plan.cgroup_later {
+            enter_cgroup(cgroup, channel)?;
+            make_cgroup_namespace()?;
+        }
+        rootfs.mount_rest()?;
         rootfs.make_devices()?;
         if spec_hooks.is_some_and(runs_on_host) || net_devices::of(self.spec).is_some() {
             channel.send(&Message::RootfsMounted)?;
@@ -227,12 +199,6 @@ impl Init<'_> {
             hooks::run(Kind::CreateContainer, hooks, &state, Some(self.bundle))?;
         }
         rootfs.pivot()?;
-        if self.plan.stages.fork == Some(Fork::AfterPivot) {
-            if !self.plan.stages.unshare_user {
-                self.join_pid_namespace()?;
-            }
-            go_on_as_sibling(channel, 0)?;
-        }
         let terminal = self.make_terminal(&rootfs)?;
         make_working_directory(&rootfs, self.process.cwd())?;
         rootfs.finish()?;
@@ -277,37 +243,23 @@ impl Init<'_> {
         Ok(())
     }
 
-    fn security(&self) -> Security<'_> {
-        Security {
-            process: self.process,
-            linux: self.spec.linux().as_ref(),
-            seccomp: self.plan.seccomp.as_ref(),
-            new_keyring: self.new_keyring,
-            procfs: self.procfs.as_ref(),
-            may_set_groups: self.may_set_groups,
-        }
-    }
-
-    /// startContainer hooks, then the program; returns only to say what failed.
-    fn execute(&self, program: &Program, tell: impl Fn(&Message)) -> Error {
-        let hooks = self.spec.hooks().as_ref().and_then(|hooks| hooks.start_container().as_deref());
-        if let Some(hooks) = hooks {
-            let ran = self
-                .hook_state(Status::Created)
-                .and_then(|state| hooks::run(Kind::StartContainer, hooks, &state, None));
-            if let Err(error) = ran {
-                return error;
-            }
-        }
-        leave(&self.security(), self.handed_on, program, || tell(&Message::Executing))
-    }
-
     /// In the container's PID namespace, where these hooks run, the init process has the number that it sees.
     fn hook_state(&self, status: Status) -> Result<Vec<u8>> {
         let mut state = self.state.clone();
         state.pid = Pid::this().as_raw();
         state.to_hooks(status)
     }
+}
+
+/// Brings this process into its cgroup, and lets it run on all the CPUs that it has there.
+fn enter_cgroup(cgroup: &CgroupEntry, channel: &Channel) -> Result<()> {
+    cgroup.enter(channel)?;
+    process::reset_affinity();
+    Ok(())
+}
+
+fn make_cgroup_namespace() -> Result<()> {
+    clone::unshare(CGROUP).context(|| "make a cgroup namespace")
 }
 
 /// Whether any hook runs in the runtime's namespaces while the container is being created.
@@ -317,12 +269,8 @@ fn runs_on_host(hooks: &Hooks) -> bool {
         .any(|hooks| hooks.as_ref().is_some_and(|hooks| !hooks.is_empty()))
 }
 
-/// Goes on as another process, in new namespaces of these `CLONE_NEW*` bits and in the PID namespace that was joined,
-/// whose parent is the runtime as well.
-///
-/// # Errors
-/// The errno of clone3(2) or setsid(2).
-pub fn go_on_as_sibling(channel: &Channel, kinds: u64) -> Result<()> {
+/// Goes on as another process, in new namespaces of these `CLONE_NEW*` bits, whose parent is the runtime as well.
+fn go_on_as_sibling(channel: &Channel, kinds: u64) -> Result<()> {
     match clone_process(kinds, None, true).context(|| "fork")? {
         Cloned::Parent { pid, .. } => {
             channel.send(&Message::Forked(pid))?;
@@ -366,76 +314,6 @@ fn make_working_directory(rootfs: &Rootfs<'_>, cwd: &Path) -> Result<()> {
     // A directory that cannot be made is an error when it is entered, which says more.
     let _ = mkdir_all_in_root(rootfs.root(), cwd, Mode::from_bits_truncate(0o755));
     Ok(())
-}
-
-/// Gives the seccomp listener, if any, to the runtime, and waits until it has been handed on.
-///
-/// # Errors
-/// The runtime has ended.
-pub fn hand_over_listener(channel: &Channel, listener: Option<OwnedFd>) -> Result<()> {
-    let Some(listener) = listener else { return Ok(()) };
-    channel.send(&Message::SeccompListener(listener.as_raw_fd()))?;
-    match channel.receive_or_end()? {
-        Message::ListenerSent => Ok(()),
-        other => Err(unexpected(&other)),
-    }
-}
-
-/// Says that all is set, and waits. From here on the runtime's end is no reason to end (it returns after `create`), but
-/// only once it has said so.
-///
-/// # Errors
-/// The runtime has ended.
-pub fn wait_to_proceed(channel: &Channel) -> Result<()> {
-    prctl::set_pdeathsig(None::<Signal>).context(|| "clear the parent-death signal")?;
-    channel.send(&Message::Ready)?;
-    match channel.receive_or_end()? {
-        Message::Proceed => Ok(()),
-        other => Err(unexpected(&other)),
-    }
-}
-
-/// The very last steps, the same for the init process and an exec process: descriptors, signals, limits, the
-/// announcement, and the filter that nothing but execve has to pass. Returns only to say what failed.
-pub fn leave(security: &Security<'_>, handed_on: u32, program: &Program, announce: impl FnOnce()) -> Error {
-    let prepare = || -> Result<()> {
-        match mark_cloexec_from(3) {
-            // A filter that is in force already may not allow it; what is open has been close-on-exec since it was opened.
-            Err(_) if security.seccomp.is_some() && security.late_filter().is_none() => {}
-            result => result.context(|| "close descriptors")?,
-        }
-        set_inheritable_range(3, handed_on).context(|| "hand descriptors on")?;
-        sys::reset_signals().context(|| "reset the signals")?;
-        set_limits(limits_of(security.process))
-    };
-    if let Err(error) = prepare() {
-        return error;
-    }
-    announce();
-    if let Some(filter) = security.late_filter()
-        && let Err(error) = seccomp::load(&filter.program, filter.flags).context(|| "load the seccomp filter")
-    {
-        return error;
-    }
-    program.execute()
-}
-
-/// Closes what the runtime had open: cgroups, the state directory, the bundle. From here on the process holds the
-/// standard descriptors, those that are handed on, and `keep`, which are close-on-exec (rows A10, C3).
-///
-/// # Errors
-/// The errno of close_range(2).
-pub fn close_host_descriptors(handed_on: u32, keep: &[RawFd]) -> Result<()> {
-    let first = RawFd::try_from(handed_on).ok().and_then(|count| count.checked_add(3)).unwrap_or(RawFd::MAX);
-    close_all_but(first, &mut keep.to_vec()).context(|| "close the runtime's descriptors")
-}
-
-/// What sd_listen_fds(3) looks for: the sockets are meant for the process with this number.
-pub fn listen_variables(count: u32) -> Vec<String> {
-    if count == 0 {
-        return Vec::new();
-    }
-    vec![format!("LISTEN_FDS={count}"), format!("LISTEN_PID={}", Pid::this())]
 }
 
 fn unexpected(message: &Message) -> Error {

@@ -14,12 +14,34 @@ const HEADER: [&str; 6] = ["ID", "PID", "STATUS", "BUNDLE", "CREATED", "OWNER"];
 const MIN_WIDTH: usize = 12;
 const PADDING: usize = 3;
 
-/// All containers of the state root at `root` and their status. One whose state cannot be read is a warning, and the
-/// others are listed all the same (row G3); no root is no container.
+/// What `skeg list` prints about the containers of the state root at `root`; no root is no container.
 ///
 /// # Errors
-/// The root cannot be read.
-pub fn containers(root: &Path, log: &mut Log) -> Result<Vec<(Container, Status)>> {
+/// The root cannot be read; a path that is not UTF-8, in JSON.
+pub fn list(root: &Path, format: ListFormat, log: &mut Log) -> Result<String> {
+    if format == ListFormat::Quiet {
+        return ids(root);
+    }
+    let containers = containers(root, log)?;
+    let rows: Vec<_> =
+        containers.iter().map(|(container, status)| ContainerStatus::new(container, *status)).collect();
+    text(&rows, format == ListFormat::Json)
+}
+
+/// The ids alone, for which no state has to be read: one whose state is broken is among them, so that it can be deleted.
+fn ids(root: &Path) -> Result<String> {
+    let Some(open) = StateRoot::open(root)? else { return Ok(String::new()) };
+    let mut text = String::new();
+    for id in open.ids()?.iter().filter(|id| open.has_record(id)) {
+        text.push_str(id.as_str());
+        text.push('\n');
+    }
+    Ok(text)
+}
+
+/// All containers and their status. One whose state cannot be read is a warning, and the others are listed all the same
+/// (row G3).
+fn containers(root: &Path, log: &mut Log) -> Result<Vec<(Container, Status)>> {
     let Some(open) = StateRoot::open(root)? else { return Ok(Vec::new()) };
     let mut found = Vec::new();
     for id in open.ids()? {
@@ -40,19 +62,13 @@ pub fn containers(root: &Path, log: &mut Log) -> Result<Vec<(Container, Status)>
     Ok(found)
 }
 
-/// What `skeg list` prints. Without a container that is the header, an empty array (where runc prints `null`), or
-/// nothing.
-///
-/// # Errors
-/// A path that is not UTF-8, in JSON.
-pub fn text(containers: &[ContainerStatus<'_>], format: ListFormat) -> Result<String> {
-    match format {
-        ListFormat::Quiet => Ok(containers.iter().flat_map(|container| [container.id, "\n"]).collect()),
-        ListFormat::Json => serde_json::to_string(containers)
-            .map(|text| text + "\n")
-            .map_err(|error| Error::new(format!("print the list of containers: {error}"))),
-        ListFormat::Table => Ok(table(containers)),
+/// The table, or JSON. Without a container that is the header, or an empty array (where runc prints `null`).
+fn text(containers: &[ContainerStatus<'_>], json: bool) -> Result<String> {
+    if !json {
+        return Ok(table(containers));
     }
+    let text = serde_json::to_string(containers);
+    text.map(|text| text + "\n").map_err(|error| Error::new(format!("print the list of containers: {error}")))
 }
 
 fn table(containers: &[ContainerStatus<'_>]) -> String {
@@ -101,20 +117,18 @@ mod tests {
 ID          PID         STATUS      BUNDLE        CREATED                          OWNER
 web         28013       created     /tmp/cli/rb   2026-11-21T02:26:49.440597107Z   root
 ";
-        assert_eq!(text(&[example()], ListFormat::Table).unwrap(), expected);
+        assert_eq!(text(&[example()], false).unwrap(), expected);
         let header = "ID          PID         STATUS      BUNDLE      CREATED     OWNER\n";
-        assert_eq!(text(&[], ListFormat::Table).unwrap(), header);
+        assert_eq!(text(&[], false).unwrap(), header);
     }
 
     #[test]
-    fn json_and_ids() {
-        let json = text(&[example(), example()], ListFormat::Json).unwrap();
+    fn json() {
+        let json = text(&[example(), example()], true).unwrap();
         let list: serde_json::Value = serde_json::from_str(&json).unwrap();
         assert_eq!(list[1]["owner"], "root");
         assert_eq!((json.lines().count(), list.as_array().unwrap().len()), (1, 2));
-        assert_eq!(text(&[], ListFormat::Json).unwrap(), "[]\n");
-        assert_eq!(text(&[example(), example()], ListFormat::Quiet).unwrap(), "web\nweb\n");
-        assert_eq!(text(&[], ListFormat::Quiet).unwrap(), "");
+        assert_eq!(text(&[], true).unwrap(), "[]\n");
     }
 
     /// security.md G9: no path makes another row.
@@ -122,7 +136,7 @@ web         28013       created     /tmp/cli/rb   2026-11-21T02:26:49.440597107Z
     fn g9_a_path_cannot_forge_a_row() {
         let container =
             crate::state_cmd::ContainerStatus { bundle: Path::new("/a\nweb 1\x1b[31m"), ..example() };
-        let table = text(&[container], ListFormat::Table).unwrap();
+        let table = text(&[container], false).unwrap();
         assert_eq!(table.lines().count(), 2);
         assert!(!table.contains('\x1b'));
     }

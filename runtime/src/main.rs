@@ -1,9 +1,12 @@
-//! The `skeg` binary: read the command line, seal ourselves where a container will see us, run one command, print one
-//! error.
+//! The `skeg` binary: read the command line, run one command, print one error.
+
+#![no_main]
+
+#[path = "sys/entry.rs"]
+mod entry;
 
 use std::ffi::OsString;
 use std::io::Write as _;
-use std::process::ExitCode;
 
 use nix::sys::prctl;
 use nix::sys::stat::Mode;
@@ -14,15 +17,18 @@ use skeg::error::{Context as _, Error, Result};
 use skeg::log::{Level, Log};
 use skeg::state::Container;
 use skeg::state_cmd::{self, ContainerStatus};
-use skeg::sys::{fd, process, seal};
-use skeg::{delete, events, exec, features, kill, list, notify_socket, pause, ps, run, spec, start, update};
+use skeg::sys::{fd, process};
+use skeg::{
+    delete, events, exec, features, kill, list, notify_socket, pause, ps, run, spec, start, update, userns,
+};
 
 /// What runc returns for a failed command.
 const FAILURE: u8 = 1;
 /// What runc returns for a failed `exec`, which otherwise returns the status of the program.
 const EXEC_FAILURE: u8 = 255;
 
-fn main() -> ExitCode {
+/// One command, from the arguments of this process; returns the exit status.
+fn command() -> i32 {
     let arguments: Vec<OsString> = std::env::args_os().skip(1).collect();
     let invocation = match cli::parse(&arguments) {
         Ok(invocation) => invocation,
@@ -41,7 +47,7 @@ fn main() -> ExitCode {
     match dispatch(&invocation, &mut log) {
         Ok(status) => {
             log.flush();
-            ExitCode::from(u8::try_from(status).unwrap_or(failure))
+            u8::try_from(status).unwrap_or(failure).into()
         }
         Err(error) => fail(&mut log, &error, failure),
     }
@@ -51,9 +57,9 @@ fn open_log(global: &GlobalOptions) -> Result<Log> {
     Log::open(global.log.as_deref(), global.log_format, global.log_level)
 }
 
-fn fail(log: &mut Log, error: &Error, status: u8) -> ExitCode {
+fn fail(log: &mut Log, error: &Error, status: u8) -> i32 {
     log.failure(error);
-    ExitCode::from(error.exit_status().unwrap_or(status))
+    error.exit_status().unwrap_or(status).into()
 }
 
 fn print(text: &str) {
@@ -82,7 +88,7 @@ fn dispatch(invocation: &Invocation, log: &mut Log) -> Result<i32> {
             return exec::exec(&global, exec, log);
         }
         Command::Start(id) => start::start(
-            &Container::load(&root(options), id)?,
+            Container::load(&root(options), id)?,
             notify_socket::from_environment().as_deref(),
             log,
         )?,
@@ -96,14 +102,7 @@ fn dispatch(invocation: &Invocation, log: &mut Log) -> Result<i32> {
             let container = Container::load(&root(options), id)?;
             print(&state_cmd::text(&ContainerStatus::new(&container, container.status()?))?);
         }
-        Command::List { format } => {
-            let containers = list::containers(&root(options), log)?;
-            let rows: Vec<_> = containers
-                .iter()
-                .map(|(container, status)| ContainerStatus::new(container, *status))
-                .collect();
-            print(&list::text(&rows, *format)?);
-        }
+        Command::List { format } => print(&list::list(&root(options), *format, log)?),
         Command::Events { id, stats, interval } => {
             let container = Container::load(&root(options), id)?;
             let cgroup = Cgroup::open(&container.state.cgroup);
@@ -126,9 +125,14 @@ fn dispatch(invocation: &Invocation, log: &mut Log) -> Result<i32> {
 }
 
 fn root(options: &GlobalOptions) -> std::path::PathBuf {
-    let is_root = nix::unistd::geteuid().is_root();
+    if let Some(root) = &options.root {
+        return root.clone();
+    }
     let runtime_dir = std::env::var_os("XDG_RUNTIME_DIR");
-    options.root.clone().unwrap_or_else(|| cli::default_root(is_root, runtime_dir.as_deref()))
+    // podman and buildah of a user call us as root of a user namespace that they made, with the user's name.
+    let is_root = nix::unistd::geteuid().is_root()
+        && (std::env::var_os("USER").is_some_and(|user| user == "root") || !userns::is_nested());
+    cli::default_root(is_root, runtime_dir.as_deref())
 }
 
 /// What comes before any process of a container: nothing of the caller's leaks in, nobody inside can look at us.
@@ -142,7 +146,6 @@ fn enter_containers(options: &GlobalOptions, preserve_fds: u32) -> Result<Global
     let first_own = i32::try_from(handed_on).ok().and_then(|count| count.checked_add(3));
     let first_own = first_own.ok_or_else(|| Error::new(format!("cannot hand {handed_on} descriptors on")))?;
     fd::mark_cloexec_from(first_own).context(|| "close the caller's descriptors")?;
-    seal::ensure_sealed()?;
     let is_root = nix::unistd::geteuid().is_root();
     if is_root {
         // An unprivileged runtime has to open its child's uid_map, which is root's where the child is not dumpable.
@@ -153,7 +156,8 @@ fn enter_containers(options: &GlobalOptions, preserve_fds: u32) -> Result<Global
         CgroupManager::Systemd => Manager::Systemd,
         CgroupManager::Disabled => Manager::Disabled,
     };
-    let rootless = options.rootless.unwrap_or(!is_root);
+    // Root of a user namespace may have been given cgroups, or not: it goes on where it may not change them.
+    let rootless = options.rootless.unwrap_or_else(|| !is_root || userns::is_nested());
     let cgroup = cgroup::Options { manager, rootless };
     Ok(Global {
         root: root(options),

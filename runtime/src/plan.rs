@@ -7,9 +7,9 @@ use std::path::PathBuf;
 
 use oci_spec::runtime::Spec;
 
-use crate::cgroup::CgroupPaths;
+use crate::cgroup::CgroupPlan;
 use crate::error::{Error, Result};
-use crate::namespaces::{IPC, MOUNT, NETWORK, NamespacePlan, PID, TIME, USER, UTS};
+use crate::namespaces::{CGROUP, IPC, MOUNT, NETWORK, NamespacePlan, PID, TIME, USER, UTS};
 use crate::rootfs::{self, RootfsPlan};
 use crate::security::seccomp::{self, Filter};
 use crate::sysctl::{self, Sysctl};
@@ -35,6 +35,10 @@ pub struct Plan {
     pub sysctls: Vec<Sysctl>,
     /// Whether setgroups(2) will be allowed.
     pub may_set_groups: bool,
+    /// The init process mounts what does not depend on its cgroup while the runtime sets the limits and makes the cgroup in
+    /// the v1 hierarchies, which takes as long as all other steps together. It enters its cgroup, and makes its cgroup
+    /// namespace, when it comes to a mount that shows them, and before the first hook at the latest.
+    pub cgroup_later: bool,
 }
 
 /// How many processes it takes, and which makes which namespaces.
@@ -94,6 +98,16 @@ impl Stages {
         }
         Self { first_clone: cloned, unshare: 0, ..later }
     }
+
+    /// Whether one process makes all namespaces, with the rights of the runtime.
+    fn are_simple(&self) -> bool {
+        self.fork.is_none() && self.unshare == 0 && !self.unshare_user
+    }
+
+    /// The same with all that can wait left to the init process, so that the runtime can go on.
+    fn made_by_init(self) -> Self {
+        Self { first_clone: self.first_clone & PID, unshare: self.first_clone & !PID, ..self }
+    }
 }
 
 impl Plan {
@@ -111,7 +125,20 @@ impl Plan {
                 "/linux/uidMappings and /linux/gidMappings: must be given with a new user namespace",
             ));
         }
-        let stages = Stages::new(&namespaces);
+        let mut stages = Stages::new(&namespaces);
+        let mut rootfs = rootfs::plan(spec, &facts)?;
+        // A time namespace is one more thing to wait for the runtime for. What tmpcopyup copies is memory that the container's
+        // own limit has to pay for.
+        let cgroup_later = facts.makes_cgroup
+            && stages.are_simple()
+            && !namespaces.is_new(TIME)
+            && namespaces.is_new(MOUNT)
+            && namespaces.is_new(CGROUP)
+            && !rootfs.mounts.iter().any(|mount| mount.options.copy_up);
+        if cgroup_later {
+            stages = stages.made_by_init();
+            rootfs.stands_alone = rootfs.can_stand_alone(&facts);
+        }
         let hooks = spec.hooks().as_ref().and_then(|hooks| hooks.create_container().as_deref());
         if stages.unshare_user && hooks.is_some_and(|hooks| !hooks.is_empty()) {
             // They would run in that PID namespace, with the host's root for its members to see (row C5).
@@ -128,7 +155,8 @@ impl Plan {
                 Some(offsets) if namespaces.is_new(TIME) => timens::offsets_text(offsets),
                 _ => String::new(),
             },
-            rootfs: rootfs::plan(spec, facts)?,
+            rootfs,
+            cgroup_later,
             seccomp: seccomp
                 .filter(|profile| !seccomp::allows_all(profile))
                 .map(seccomp::compile)
@@ -149,14 +177,17 @@ impl Plan {
 
 /// What the root file system has to know of the host: where the cgroup hierarchies are mounted and where the container
 /// is in them.
-pub fn facts(no_pivot: bool, cgroup: &CgroupPaths) -> rootfs::Facts {
+pub fn facts(no_pivot: bool, plan: &CgroupPlan) -> rootfs::Facts {
+    let cgroup = plan.shown();
     let v1 = cgroup.v1.iter().map(|group| rootfs::CgroupV1 {
         name: group.mount.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default(),
         selector: group.controllers.join(","),
         container: group.full(),
     });
     let v2 = cgroup.v2.as_ref().map(|group| group.mount.clone());
-    rootfs::Facts { no_pivot, cgroups: rootfs::CgroupMounts { v1: v1.collect(), v2 } }
+    let cgroups = rootfs::CgroupMounts { v1: v1.collect(), v2 };
+    let hosts_user_namespace = !crate::userns::is_nested();
+    rootfs::Facts { no_pivot, cgroups, makes_cgroup: plan.is_made_by_runtime(), hosts_user_namespace }
 }
 
 /// The absolute path of the root file system, as `state` reports it.
@@ -168,8 +199,10 @@ pub fn rootfs_path(bundle: &std::path::Path, root: &std::path::Path) -> PathBuf 
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
-    use crate::namespaces::{CGROUP, Join};
+    use crate::namespaces::Join;
 
     fn stages(new: u64, joins: &[u64]) -> Stages {
         let joins = joins.iter().map(|&kind| Join::for_test(kind)).collect();
@@ -190,6 +223,72 @@ mod tests {
         );
         let pod = stages(PID | MOUNT | CGROUP, &[NETWORK, IPC, UTS]);
         assert_eq!(pod, Stages { first_clone: PID | MOUNT, fork: None, unshare: 0, unshare_user: false });
+    }
+
+    /// ARCHITECTURE.md, "Two processes work side by side": only where nothing that the process does before it enters its cgroup
+    /// depends on that, or is its limit's to pay for.
+    #[test]
+    fn the_cgroup_is_made_beside_the_process_where_nothing_depends_on_it() {
+        let plan = |makes_cgroup: bool, namespaces: &[&str], options: &[&str]| {
+            let namespaces: Vec<_> = namespaces.iter().map(|kind| json!({"type": kind})).collect();
+            let spec = json!({"ociVersion": "1.2.0", "root": {"path": "rootfs"},
+                "mounts": [{"destination": "/t", "type": "tmpfs", "source": "tmpfs", "options": options}],
+                "linux": {"namespaces": namespaces, "uidMappings": [{"containerID": 0, "hostID": 1, "size": 1}],
+                    "gidMappings": [{"containerID": 0, "hostID": 1, "size": 1}]}});
+            let facts = rootfs::Facts { makes_cgroup, ..rootfs::Facts::default() };
+            let plan = Plan::new(&serde_json::from_value(spec).unwrap(), facts).unwrap();
+            (plan.cgroup_later, plan.stages.first_clone, plan.stages.unshare)
+        };
+        let usual = ["pid", "mount", "network", "cgroup"];
+        assert_eq!(plan(true, &usual, &[]), (true, PID, MOUNT | NETWORK));
+        let first = (false, PID | MOUNT | NETWORK, 0);
+        assert_eq!(plan(false, &usual, &[]), first, "systemd makes it, or nobody");
+        assert_eq!(plan(true, &usual, &["tmpcopyup"]), first, "memory that the limit pays for");
+        assert_eq!(
+            plan(true, &["pid", "mount", "network", "cgroup", "time"], &[]),
+            first,
+            "offsets come first"
+        );
+        assert_eq!(
+            plan(true, &["pid", "mount", "network"], &[]),
+            first,
+            "the host's cgroups are bound before"
+        );
+        assert!(
+            !plan(true, &["user", "pid", "mount", "cgroup"], &[]).0,
+            "root of a user namespace cannot enter"
+        );
+    }
+
+    /// ARCHITECTURE.md, "No copy of the host's mounts": only where nothing of the host is looked for in the mount namespace, and by
+    /// an init process that makes it.
+    #[test]
+    fn a_mount_namespace_stands_alone_where_nothing_of_the_host_is_needed() {
+        let facts =
+            || rootfs::Facts { makes_cgroup: true, hosts_user_namespace: true, ..rootfs::Facts::default() };
+        let plan = |facts: rootfs::Facts, mount: &str, hook: &str| {
+            let spec = json!({"ociVersion": "1.2.0", "root": {"path": "rootfs"}, "hooks": {hook: [{"path": "/bin/true"}]},
+                "mounts": [{"destination": "/t", "type": mount, "source": mount}],
+                "linux": {"namespaces": [{"type": "pid"}, {"type": "mount"}, {"type": "cgroup"}]}});
+            Plan::new(&serde_json::from_value(spec).unwrap(), facts).unwrap().rootfs.stands_alone
+        };
+        assert!(plan(facts(), "tmpfs", "poststart"));
+        for hook in ["prestart", "createRuntime", "createContainer"] {
+            assert!(!plan(facts(), "tmpfs", hook), "{hook} looks for the host's files");
+        }
+        let no_pivot = rootfs::Facts { no_pivot: true, ..facts() };
+        assert!(!plan(no_pivot, "tmpfs", "poststart"), "--no-pivot");
+        let nested = rootfs::Facts { hosts_user_namespace: false, ..facts() };
+        assert!(!plan(nested, "tmpfs", "poststart"), "procfs needs another in sight");
+        let by_systemd = rootfs::Facts { makes_cgroup: false, ..facts() };
+        assert!(!plan(by_systemd, "tmpfs", "poststart"), "the clone makes the namespaces");
+        let memory = rootfs::CgroupV1 {
+            name: "memory".to_owned(),
+            selector: "memory".to_owned(),
+            container: PathBuf::from("/sys/fs/cgroup/memory/x"),
+        };
+        let v1 = rootfs::Facts { cgroups: rootfs::CgroupMounts { v1: vec![memory], v2: None }, ..facts() };
+        assert!(!plan(v1, "cgroup", "poststart"), "the host's cgroups are bound");
     }
 
     #[test]

@@ -1,196 +1,171 @@
-//! What a process is given before execve: limits, groups, ids, capabilities, working directory, environment.
-//!
-//! [`apply_process_security`] serves the init process and every exec process (design rule 12). Its order is fixed:
-//!
-//! 1. session keyring
-//! 2. AppArmor and SELinux labels, while the process may still write its attributes
-//! 3. no_new_privs
-//! 4. scheduler, I/O priority, personality, memory policy
-//! 5. seccomp, where no_new_privs is not asked for: loading then takes CAP_SYS_ADMIN
-//! 6. working directory, first try: with the rights of root in the container
-//! 7. bounding set, groups, gid, uid
-//! 8. working directory, second try: with the rights of the user (an NFS home, say)
-//! 9. effective, permitted, inheritable and ambient capabilities
-//! 10. umask; the parent-death signal again, which a change of ids takes away
-//!
-//! With no_new_privs, seccomp is loaded by the caller as the last thing before execve (row E8), so that a profile
-//! need allow nothing but execve itself; with a listener, whose fd has to be handed on, at the end of the above.
+//! What a process is given before execve, for the init process and exec processes alike: the `process` object of the
+//! configuration as instructions for the sealed program, which follows them (`init/src/security.rs`, design rule 12).
 
-use std::collections::HashSet;
-use std::ffi::{CString, OsStr};
-use std::os::fd::{AsFd, OwnedFd};
+use std::ffi::{CStr, CString};
+use std::os::fd::RawFd;
 use std::os::unix::ffi::OsStrExt as _;
-use std::path::Path;
 
-use nix::errno::Errno;
-use nix::fcntl::OFlag;
-use nix::sys::prctl;
-use nix::sys::signal::Signal;
-use nix::sys::stat::{Mode, SFlag};
 use nix::unistd::Pid;
 use oci_spec::runtime::{
-    IOPriorityClass, Linux, LinuxIOPriority, LinuxMemoryPolicy, LinuxPersonality, LinuxPersonalityDomain,
-    LinuxSchedulerFlag, LinuxSchedulerPolicy, MemoryPolicyFlagType, MemoryPolicyModeType, PosixRlimit,
-    PosixRlimitType, Process, Scheduler,
+    Hook, IOPriorityClass, Linux, LinuxIOPriority, LinuxMemoryPolicy, LinuxPersonality,
+    LinuxPersonalityDomain, LinuxSchedulerFlag, LinuxSchedulerPolicy, MemoryPolicyFlagType,
+    MemoryPolicyModeType, PosixRlimit, PosixRlimitType, Process, Scheduler,
 };
+use skeg_init::instructions::{self, Gate, Instructions};
 
-use crate::diagnose;
 use crate::error::{Context as _, Error, Result};
-use crate::security::caps::CapabilitySets;
+use crate::security::caps;
 use crate::security::lsm;
 use crate::security::seccomp::Filter;
-use crate::sys::fd::read_to_end;
-use crate::sys::path::{open_in_root, stat};
-use crate::sys::process::{self as sys, SchedulerAttributes};
-use crate::sys::procfs::Procfs;
-use crate::sys::seccomp;
+use crate::sys::process as sys;
 
 /// The umask of a process whose configuration names none (runc's).
 const DEFAULT_UMASK: u32 = 0o022;
-/// The most that is read of the container's /etc/passwd (row C9).
-const PASSWD_LIMIT: usize = 1 << 20;
 
 /// What a process gets that its `process` object does not say.
-#[derive(Debug, Clone, Copy)]
-pub struct Security<'a> {
-    /// The `process` object.
-    pub process: &'a Process,
+#[derive(Debug, Default)]
+pub struct Surroundings<'a> {
     /// `/linux`, for personality and memory policy.
     pub linux: Option<&'a Linux>,
     /// The compiled `/linux/seccomp`.
-    pub seccomp: Option<&'a Filter>,
+    pub filter: Option<&'a Filter>,
+    /// The socket to the runtime.
+    pub channel: RawFd,
+    /// Where to wait for `start`; none for `run` and `exec`.
+    pub gate: Option<Gate>,
+    /// A procfs that was opened in the runtime's own namespaces, where a label is asked for.
+    pub procfs: Option<RawFd>,
     /// A session keyring of its own (not with `--no-new-keyring`).
     pub new_keyring: bool,
-    /// A procfs that was opened in the runtime's own namespaces, where a label is asked for.
-    pub procfs: Option<&'a Procfs>,
-    /// Whether setgroups(2) is allowed: not in a user namespace that an unprivileged user mapped.
-    pub may_set_groups: bool,
+    /// A second process is to go on: the one that is in the PID namespace that was joined.
+    pub fork: bool,
+    /// Its standard input will be a terminal of the container's.
+    pub terminal: bool,
+    /// How many descriptors from 3 on the program gets.
+    pub handed_on: u32,
+    /// How many of them are sockets that it is told of (`LISTEN_FDS`, sd_listen_fds(3)).
+    pub listen_fds: u32,
+    /// startContainer hooks.
+    pub hooks: &'a [Hook],
+    /// The state for them, up to the number of the process and behind it.
+    pub state: [&'a [u8]; 2],
 }
 
-impl Security<'_> {
-    fn no_new_privileges(&self) -> bool {
-        self.process.no_new_privileges() == Some(true)
-    }
-
-    /// The filter that is to be loaded right before execve.
-    pub fn late_filter(&self) -> Option<&Filter> {
-        self.seccomp.filter(|filter| self.no_new_privileges() && !filter.uses_notify)
-    }
-}
-
-/// Makes this process what the configuration asks for, in the module's order. Returns the seccomp listener, if any.
+/// The instructions for the sealed program.
 ///
 /// # Errors
-/// Which step failed, and why: none is skipped.
-pub fn apply_process_security(security: &Security<'_>) -> Result<Option<OwnedFd>> {
-    let process = security.process;
-    if security.new_keyring {
-        new_keyring()?;
-    }
-    lsm::set_exec_labels(
-        security.procfs,
-        process.apparmor_profile().as_deref(),
-        process.selinux_label().as_deref(),
-    )?;
-    if security.no_new_privileges() {
-        prctl::set_no_new_privs().context(|| "set no_new_privs")?;
-    }
-    set_scheduling(process)?;
-    let personality = security.linux.and_then(|linux| linux.personality().as_ref());
-    sys::set_personality(personality_bits(personality)?).context(|| "set the personality")?;
-    if let Some(policy) = security.linux.and_then(|linux| linux.memory_policy().as_ref()) {
-        set_memory_policy(policy)?;
-    }
-    let mut listener = None;
-    if let Some(filter) = security.seccomp.filter(|_| !security.no_new_privileges()) {
-        listener = seccomp::load(&filter.program, filter.flags).context(|| "load the seccomp filter")?;
-    }
-    let arrived = enter_working_directory(process.cwd()).is_ok();
-    let capabilities = CapabilitySets::new(process.capabilities().as_ref());
-    if sys::securebits().context(|| "read the securebits")? != 0 {
-        sys::set_securebits(0).context(|| "clear the securebits")?;
-    }
-    capabilities.limit_bounding()?;
-    prctl::set_keepcaps(true).context(|| "keep the capabilities over the change of ids")?;
-    change_ids(security)?;
-    if !arrived {
-        enter_working_directory(process.cwd())?;
-    }
-    check_working_directory(process.cwd())?;
-    prctl::set_keepcaps(false).context(|| "stop keeping the capabilities")?;
-    capabilities.apply()?;
-    let umask = process.user().umask().unwrap_or(DEFAULT_UMASK);
-    nix::sys::stat::umask(Mode::from_bits_truncate(umask));
-    prctl::set_pdeathsig(Signal::SIGKILL).context(|| "set the parent-death signal")?;
-    if let Some(filter) = security.seccomp.filter(|filter| security.no_new_privileges() && filter.uses_notify)
-    {
-        listener = seccomp::load(&filter.program, filter.flags).context(|| "load the seccomp filter")?;
-    }
-    Ok(listener)
-}
-
-/// A kernel without keys, or a user whose quota is used up (many containers of one user), is no reason not to run:
-/// the caller's keyring is then still not the container's where it cannot be joined by name (runc tolerates ENOSYS).
-fn new_keyring() -> Result<()> {
-    match sys::new_session_keyring() {
-        Err(Errno::ENOSYS) => Ok(()),
-        other => other.context(|| "make a session keyring"),
-    }
-}
-
-fn change_ids(security: &Security<'_>) -> Result<()> {
-    let user = security.process.user();
-    let groups = user.additional_gids().as_deref().unwrap_or_default();
-    let groups = match (security.may_set_groups, groups) {
-        (true, groups) => Some(groups),
-        (false, []) => None,
-        (false, _) => {
-            return Err(Error::new(
-                "/process/user/additionalGids: cannot be set in a user namespace where setgroups is denied",
-            ));
-        }
+/// A value that cannot be honoured, with its JSON pointer; a NUL in a string.
+pub fn instructions(process: &Process, around: &Surroundings<'_>) -> Result<Vec<u8>> {
+    let (args, env) = (c_strings(process.args().as_deref())?, c_strings(process.env().as_deref())?);
+    let cwd = c_string(process.cwd().as_os_str().as_bytes())?;
+    let apparmor = lsm::apparmor_value(process)?;
+    let selinux = lsm::selinux_label(process).map(|label| c_string(label.as_bytes())).transpose()?;
+    let scheduler = process.scheduler().as_ref().map(scheduler_attributes).unwrap_or_default();
+    let personality = around.linux.and_then(|linux| linux.personality().as_ref());
+    let policy = around.linux.and_then(|linux| linux.memory_policy().as_ref());
+    let policy = policy.map(PreparedPolicy::new).transpose()?;
+    let program = around.filter.map(|filter| program_bytes(&filter.program)).unwrap_or_default();
+    let filter = around.filter.map(|filter| instructions::Filter {
+        program: &program,
+        flags: filter.flags,
+        notifies: filter.uses_notify,
+    });
+    let hooks = around.hooks.iter().map(PreparedHook::new).collect::<Result<Vec<_>>>()?;
+    let limits = limits_of(process);
+    let said = limits.iter().enumerate().map(said_of_limit).collect::<Result<Vec<_>>>()?;
+    let user = process.user();
+    let all = Instructions {
+        channel: around.channel,
+        gate: around.gate,
+        procfs: around.procfs,
+        handed_on: around.handed_on,
+        listen_fds: around.listen_fds,
+        fork: around.fork,
+        terminal: around.terminal,
+        new_keyring: around.new_keyring,
+        no_new_privs: process.no_new_privileges() == Some(true),
+        apparmor: apparmor.as_deref(),
+        selinux: selinux.as_deref(),
+        scheduler: &scheduler,
+        io_priority: process.io_priority().as_ref().map(io_priority).transpose()?,
+        personality: personality_bits(personality)?,
+        memory_policy: policy.as_ref().map(PreparedPolicy::instruction),
+        filter,
+        cwd: &cwd,
+        capabilities: caps::sets(process.capabilities().as_ref()),
+        uid: user.uid(),
+        gid: user.gid(),
+        groups: user.additional_gids().clone().unwrap_or_default(),
+        umask: user.umask().unwrap_or(DEFAULT_UMASK),
+        limits: limits.iter().zip(&said).map(|(limit, what)| limit_instruction(limit, what)).collect(),
+        hooks: hooks.iter().map(PreparedHook::instruction).collect(),
+        state: around.state,
+        args: references(&args),
+        env: references(&env),
     };
-    let (uid, gid) = (user.uid(), user.gid());
-    sys::set_ids(uid, gid, groups).context(|| format!("become user {uid} and group {gid}"))
+    Ok(all.encode())
 }
 
-fn enter_working_directory(cwd: &Path) -> Result<()> {
-    nix::unistd::chdir(cwd).context(|| format!("enter the working directory {}", cwd.display()))
+fn c_string(text: &[u8]) -> Result<CString> {
+    CString::new(text).map_err(|_| Error::new("/process: a string contains a NUL"))
 }
 
-/// A directory that leads out of the container's root shows as unreachable (CVE-2024-21626; getcwd(3)).
-fn check_working_directory(cwd: &Path) -> Result<()> {
-    match nix::unistd::getcwd() {
-        Ok(path) if path.is_absolute() => Ok(()),
-        Ok(_) | Err(Errno::ENOENT) => {
-            Err(Error::new(format!("working directory {} is outside of the container", cwd.display())))
-        }
-        Err(errno) => Err(Error::from_errno("read the working directory", errno)),
+fn c_strings(texts: Option<&[String]>) -> Result<Vec<CString>> {
+    texts.unwrap_or_default().iter().map(|text| c_string(text.as_bytes())).collect()
+}
+
+fn references(texts: &[CString]) -> Vec<&CStr> {
+    texts.iter().map(CString::as_c_str).collect()
+}
+
+/// A hook whose strings the kernel can take.
+struct PreparedHook {
+    path: CString,
+    args: Vec<CString>,
+    env: Vec<CString>,
+    timeout: Option<u64>,
+}
+
+impl PreparedHook {
+    fn new(hook: &Hook) -> Result<Self> {
+        let path = c_string(hook.path().as_os_str().as_bytes())?;
+        let args = match hook.args().as_deref() {
+            None | Some([]) => vec![path.clone()],
+            args => c_strings(args)?,
+        };
+        // One that is not positive is refused by the validation of config.json, and by the program.
+        let timeout = hook.timeout().map(|seconds| u64::try_from(seconds).unwrap_or(0));
+        Ok(Self { path, args, env: c_strings(hook.env().as_deref())?, timeout })
+    }
+
+    fn instruction(&self) -> instructions::Hook<'_> {
+        let (args, env) = (references(&self.args), references(&self.env));
+        instructions::Hook { path: &self.path, args, env, timeout: self.timeout }
     }
 }
 
-fn set_scheduling(process: &Process) -> Result<()> {
-    if let Some(scheduler) = process.scheduler() {
-        sys::set_scheduler(scheduler_attributes(scheduler)).map_err(|errno| {
-            let error = Error::from_errno("/process/scheduler: set", errno);
-            match (errno, scheduler.policy()) {
-                // sched_group_set_rt_runtime: on cgroup v1 a new cgroup has no time for such processes.
-                (Errno::EPERM, LinuxSchedulerPolicy::SchedFifo | LinuxSchedulerPolicy::SchedRr) => {
-                    error.because("does /linux/resources/cpu/realtimeRuntime give its cgroup any?")
-                }
-                _ => error,
-            }
-        })?;
+/// The program as the kernel takes it (`struct sock_filter` of linux/filter.h).
+pub fn program_bytes(program: &[seccompiler::sock_filter]) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(program.len() * 8);
+    for instruction in program {
+        bytes.extend_from_slice(&instruction.code.to_ne_bytes());
+        bytes.extend_from_slice(&[instruction.jt, instruction.jf]);
+        bytes.extend_from_slice(&instruction.k.to_ne_bytes());
     }
-    if let Some(priority) = process.io_priority() {
-        let (class, level) = io_priority(priority)?;
-        sys::set_io_priority(class, level).context(|| "/process/ioPriority: set")?;
-    }
-    Ok(())
+    bytes
+}
+
+fn said_of_limit((index, limit): (usize, &PosixRlimit)) -> Result<CString> {
+    let (name, soft, hard) = (limit.typ(), limit.soft(), limit.hard());
+    c_string(format!("/process/rlimits/{index}: set {name} to {soft}:{hard}").as_bytes())
+}
+
+fn limit_instruction<'a>(limit: &PosixRlimit, what: &'a CStr) -> instructions::Limit<'a> {
+    instructions::Limit { resource: resource(limit.typ()), soft: limit.soft(), hard: limit.hard(), what }
 }
 
 /// config.md, scheduler, to sched_setattr(2).
-fn scheduler_attributes(scheduler: &Scheduler) -> SchedulerAttributes {
+fn scheduler_attributes(scheduler: &Scheduler) -> Vec<u8> {
     let policy = match scheduler.policy() {
         LinuxSchedulerPolicy::SchedOther => 0,
         LinuxSchedulerPolicy::SchedFifo => 1,
@@ -211,27 +186,30 @@ fn scheduler_attributes(scheduler: &Scheduler) -> SchedulerAttributes {
             LinuxSchedulerFlag::SchedFlagUtilClampMax => 0x40,
         }
     });
-    SchedulerAttributes {
-        policy,
-        flags,
-        nice: scheduler.nice().unwrap_or(0),
-        priority: u32::try_from(scheduler.priority().unwrap_or(0)).unwrap_or(u32::MAX),
-        runtime: scheduler.runtime().unwrap_or(0),
-        deadline: scheduler.deadline().unwrap_or(0),
-        period: scheduler.period().unwrap_or(0),
-        ..SchedulerAttributes::default()
+    // `struct sched_attr`, version 0 (linux/sched/types.h): size, policy, flags, nice, priority, runtime, deadline, period.
+    let priority = u32::try_from(scheduler.priority().unwrap_or(0)).unwrap_or(u32::MAX);
+    let mut bytes = Vec::with_capacity(48);
+    bytes.extend_from_slice(&48_u32.to_ne_bytes());
+    bytes.extend_from_slice(&u32::to_ne_bytes(policy));
+    bytes.extend_from_slice(&u64::to_ne_bytes(flags));
+    bytes.extend_from_slice(&scheduler.nice().unwrap_or(0).to_ne_bytes());
+    bytes.extend_from_slice(&priority.to_ne_bytes());
+    for time in [scheduler.runtime(), scheduler.deadline(), scheduler.period()] {
+        bytes.extend_from_slice(&time.unwrap_or(0).to_ne_bytes());
     }
+    bytes
 }
 
-/// config.md, ioPriority, to ioprio_set(2): class and level.
-fn io_priority(priority: &LinuxIOPriority) -> Result<(u16, u16)> {
-    let class = match priority.class() {
+/// config.md, ioPriority, to ioprio_set(2): class and level in one number.
+fn io_priority(priority: &LinuxIOPriority) -> Result<u32> {
+    const IOPRIO_CLASS_SHIFT: u32 = 13;
+    let class: u32 = match priority.class() {
         IOPriorityClass::IoprioClassRt => 1,
         IOPriorityClass::IoprioClassBe => 2,
         IOPriorityClass::IoprioClassIdle => 3,
     };
-    match u16::try_from(priority.priority()) {
-        Ok(level @ 0..=7) => Ok((class, level)),
+    match u32::try_from(priority.priority()) {
+        Ok(level @ 0..=7) => Ok(class << IOPRIO_CLASS_SHIFT | level),
         _ => {
             Err(Error::new(format!("/process/ioPriority/priority: {}: must be 0 to 7", priority.priority())))
         }
@@ -269,16 +247,24 @@ pub fn reset_affinity() {
     let _ = sys::set_cpu_affinity(&[u64::MAX; (HIGHEST_NUMBER + 1) / 64]);
 }
 
-/// The memory policy of this process and of the program that it executes (config-linux.md, memoryPolicy).
-fn set_memory_policy(policy: &LinuxMemoryPolicy) -> Result<()> {
-    let (mode, nodes) = memory_policy(policy)?;
-    sys::set_memory_policy(mode, &nodes).context(|| {
-        format!(
-            "/linux/memoryPolicy: set {} for nodes {:?}",
-            policy.mode(),
-            policy.nodes().as_deref().unwrap_or_default()
-        )
-    })
+/// The memory policy of the program (config-linux.md, memoryPolicy).
+struct PreparedPolicy {
+    mode: i32,
+    nodes: Vec<u64>,
+    what: CString,
+}
+
+impl PreparedPolicy {
+    fn new(policy: &LinuxMemoryPolicy) -> Result<Self> {
+        let (mode, nodes) = memory_policy(policy)?;
+        let list = policy.nodes().as_deref().unwrap_or_default();
+        let what = format!("/linux/memoryPolicy: set {} for nodes {list:?}", policy.mode());
+        Ok(Self { mode, nodes, what: c_string(what.as_bytes())? })
+    }
+
+    fn instruction(&self) -> instructions::MemoryPolicy<'_> {
+        instructions::MemoryPolicy { mode: self.mode, nodes: self.nodes.clone(), what: &self.what }
+    }
 }
 
 /// Mode with flags and node mask for set_mempolicy(2) (`linux/mempolicy.h`).
@@ -350,20 +336,6 @@ pub fn raise_hard_limits(pid: Pid, limits: &[PosixRlimit]) -> Result<()> {
     Ok(())
 }
 
-/// Sets the resource limits of this process. Last, because a low limit on files or memory would break the set-up itself.
-///
-/// # Errors
-/// Which limit could not be set, and why.
-pub fn set_limits(limits: &[PosixRlimit]) -> Result<()> {
-    const THIS_PROCESS: Pid = Pid::from_raw(0);
-    for (index, limit) in limits.iter().enumerate() {
-        let (soft, hard) = (limit.soft(), limit.hard());
-        sys::set_limit(THIS_PROCESS, resource(limit.typ()), soft, hard)
-            .context(|| format!("/process/rlimits/{index}: set {} to {soft}:{hard}", limit.typ()))?;
-    }
-    Ok(())
-}
-
 /// getrlimit(2) numbers.
 fn resource(limit: PosixRlimitType) -> u32 {
     match limit {
@@ -386,115 +358,9 @@ fn resource(limit: PosixRlimitType) -> u32 {
     }
 }
 
-/// A program, its arguments and its environment, ready for execve.
-#[derive(Debug)]
-pub struct Program {
-    path: CString,
-    arguments: Vec<CString>,
-    environment: Vec<CString>,
-}
-
-impl Program {
-    /// Looks the program up, inside the container and with the rights of its user (row E21), and makes its environment
-    /// complete: `HOME` from the container's own /etc/passwd where the configuration gives none (runc does, and images
-    /// count on it), and `extra` entries.
-    ///
-    /// # Errors
-    /// A program that cannot be found, with the reason; a NUL in a string.
-    pub fn find(process: &Process, extra: &[String]) -> Result<Self> {
-        let arguments = process.args().as_deref().unwrap_or_default();
-        let name = arguments.first().ok_or_else(|| Error::new("/process/args: must name a program"))?;
-        let configured = process.env().as_deref().unwrap_or_default();
-        let path_variable = configured.iter().rev().find_map(|entry| entry.strip_prefix("PATH="));
-        let path = diagnose::find_executable(name, path_variable)?;
-        let c_string =
-            |text: &[u8]| CString::new(text).map_err(|_| Error::new("/process: a string contains a NUL"));
-        let mut environment = Vec::with_capacity(configured.len() + extra.len() + 1);
-        for entry in without_duplicates(configured, extra) {
-            environment.push(c_string(entry.as_bytes())?);
-        }
-        if !configured.iter().any(|entry| entry.starts_with("HOME=")) {
-            environment.push(c_string(&[b"HOME=", home(process.user().uid()).as_slice()].concat())?);
-        }
-        Ok(Self {
-            path: c_string(path.as_os_str().as_bytes())?,
-            arguments: arguments
-                .iter()
-                .map(|argument| c_string(argument.as_bytes()))
-                .collect::<Result<_>>()?,
-            environment,
-        })
-    }
-
-    /// execve(2); returns only to say why it failed, with the reason behind the errno.
-    pub fn execute(&self) -> Error {
-        let errno = sys::execute(&self.path, &self.arguments, &self.environment);
-        let path = Path::new(OsStr::from_bytes(self.path.as_bytes()));
-        diagnose::failed(format!("exec {}", path.display()), path, errno)
-    }
-}
-
-/// Of entries with the same name the last one, in its place: what a shell that assigns them one by one ends up with,
-/// and what runc passes on.
-fn without_duplicates<'a>(configured: &'a [String], extra: &'a [String]) -> Vec<&'a str> {
-    let mut seen = HashSet::with_capacity(configured.len() + extra.len());
-    let name = |entry: &'a str| entry.split_once('=').map_or(entry, |(name, _)| name);
-    let mut kept: Vec<&str> = configured
-        .iter()
-        .chain(extra)
-        .rev()
-        .map(String::as_str)
-        .filter(|entry| seen.insert(name(entry)))
-        .collect();
-    kept.reverse();
-    kept
-}
-
-/// The home directory that the container's /etc/passwd has for `uid`, `/` where it has none. The file is the image's:
-/// only a regular file is read, without blocking, and no more than 1 MiB of it (row C9).
-fn home(uid: u32) -> Vec<u8> {
-    let read = || -> nix::Result<Vec<u8>> {
-        let here = crate::sys::path::open_given("/", OFlag::O_PATH | OFlag::O_DIRECTORY, Mode::empty())?;
-        let file =
-            open_in_root(here.as_fd(), "/etc/passwd", OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_NOCTTY)?;
-        match SFlag::from_bits_truncate(stat(&file)?.st_mode) & SFlag::S_IFMT {
-            SFlag::S_IFREG => read_to_end(&file, PASSWD_LIMIT),
-            _ => Err(Errno::EINVAL),
-        }
-    };
-    read().ok().and_then(|passwd| home_of(&passwd, uid)).unwrap_or_else(|| b"/".to_vec())
-}
-
-/// The sixth field of the first line whose third is `uid` (passwd(5)).
-fn home_of(passwd: &[u8], uid: u32) -> Option<Vec<u8>> {
-    let wanted = uid.to_string();
-    passwd.split(|&byte| byte == b'\n').find_map(|line| {
-        let mut fields = line.split(|&byte| byte == b':');
-        let id = fields.nth(2)?;
-        let home = fields.nth(2)?;
-        (id == wanted.as_bytes() && !home.is_empty()).then(|| home.to_vec())
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    /// security.md C9, E3: a uid is compared as text of a number, and a user named like a number is not it.
-    #[test]
-    fn c9_home_is_that_of_the_uid() {
-        let passwd =
-            b"1:x:0:0::/wrong:\nbroken\nroot:x:0:0:root:/root:/bin/sh\na:x:1000:1000::/home/a:/bin/sh\n";
-        assert_eq!(home_of(passwd, 1000).as_deref(), Some(&b"/home/a"[..]));
-        assert_eq!(home_of(passwd, 0).as_deref(), Some(&b"/wrong"[..]));
-        assert_eq!(home_of(passwd, 1), None);
-    }
-
-    #[test]
-    fn the_last_of_two_entries_of_a_name_counts() {
-        let configured = ["A=1".to_owned(), "B=2".to_owned(), "A=3".to_owned()];
-        assert_eq!(without_duplicates(&configured, &["B=4".to_owned()]), ["A=3", "B=4"]);
-    }
 
     #[test]
     fn cpu_lists_are_ranges_and_numbers() {

@@ -2,6 +2,7 @@
 
 use nix::sys::prctl;
 
+use crate::cgroup::Cgroup;
 use crate::cli::RunOptions;
 use crate::console::{self, Foreground};
 use crate::create::{self, Created, Global, Terminal};
@@ -37,8 +38,9 @@ pub fn run(global: &Global, options: &RunOptions, log: &mut Log) -> Result<i32> 
         foreground.forward_notifications(forwarder);
     }
     let status = foreground.wait(&created.init.pidfd);
-    let Created { dir, state, .. } = created;
-    let removed = if options.keep { Ok(()) } else { delete::destroy(Container { dir, state }, log) };
+    let Created { dir, state, cgroup, .. } = created;
+    let cgroup = cgroup.unwrap_or_else(|| Cgroup::open(&state.cgroup));
+    let removed = if options.keep { Ok(()) } else { delete::destroy(Container { dir, state }, cgroup, log) };
     let status = status?;
     removed.map(|()| status)
 }

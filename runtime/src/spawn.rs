@@ -1,11 +1,14 @@
 //! The parent's half of create: clone, id maps, hooks, limits.
 
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 
+use nix::errno::Errno;
 use nix::unistd::Pid;
 use oci_spec::runtime::{PosixRlimit, Process, Spec};
 
+use crate::bundle;
 use crate::error::{Context as _, Error, Result};
+use crate::gate::{self, BY_PROFILE};
 use crate::hooks::{self, Kind};
 use crate::net_devices;
 use crate::plan::Plan;
@@ -13,7 +16,6 @@ use crate::process::{limits_of, raise_hard_limits};
 use crate::security::notify;
 use crate::state::{ContainerDir, State, Status};
 use crate::sync::{Channel, Message};
-use crate::sys::clone::{Cloned, clone_process};
 use crate::sys::pid;
 use crate::sys::procfs::{self, Procfs};
 use crate::timens;
@@ -26,16 +28,8 @@ pub struct Spawned {
     /// The same for good.
     pub pidfd: OwnedFd,
     channel: Channel,
-}
-
-/// Which of the two processes goes on after [`Spawned::clone`].
-#[derive(Debug)]
-pub enum Side {
-    /// The runtime.
-    Parent(Spawned),
-    /// The process that becomes the container's, with its end of the channel. It must not return into the runtime's
-    /// code: it goes on in [`crate::init::run`] or in exec's own half.
-    Child(Channel),
+    /// It is the second process already.
+    replaced: bool,
 }
 
 /// What it asks of its parent that is not the same for the init process and for an exec process.
@@ -67,16 +61,9 @@ pub struct Attendance<'a> {
 }
 
 impl Spawned {
-    /// Clones with `namespaces` into `cgroup`. Returns twice, as fork(2) does.
-    ///
-    /// # Errors
-    /// The errno of clone3(2).
-    pub fn clone(namespaces: u64, cgroup: Option<BorrowedFd<'_>>) -> Result<Side> {
-        let (ours, theirs) = Channel::pair()?;
-        match clone_process(namespaces, cgroup, false).context(|| "clone the process")? {
-            Cloned::Parent { pid, pidfd } => Ok(Side::Parent(Self { pid, pidfd, channel: ours })),
-            Cloned::Child => Ok(Side::Child(theirs)),
-        }
+    /// A process that has just been cloned, with our end of the channel to it.
+    pub fn new(pid: Pid, pidfd: OwnedFd, channel: Channel) -> Self {
+        Self { pid, pidfd, channel, replaced: false }
     }
 
     /// The next request, or what it reported, or how it died.
@@ -84,7 +71,7 @@ impl Spawned {
     /// # Errors
     /// It failed.
     pub fn next_request(&mut self) -> Result<Request> {
-        match self.channel.receive()? {
+        match self.channel.receive_from(&self.pidfd)? {
             Some(Message::Forked(pid)) => self.replace(pid).map(|()| Request::Forked),
             Some(Message::NeedsMaps) => Ok(Request::NeedsMaps),
             Some(Message::RootfsMounted) => Ok(Request::RootfsMounted),
@@ -94,16 +81,33 @@ impl Spawned {
             Some(Message::Ready) => Ok(Request::Ready),
             Some(Message::Error(error)) => Err(error),
             Some(other) => Err(Error::new(format!("the container's process sent {other:?} out of turn"))),
-            None => Err(self.death()),
+            None => Err(self.death("it was ready")),
         }
     }
 
     /// Answers a request.
     ///
     /// # Errors
-    /// It has died.
+    /// What it reported before it ended; it has died.
     pub fn answer(&self, message: &Message) -> Result<()> {
-        self.channel.send(message)
+        self.channel.send(message).map_err(|failed| match failed.errno() {
+            // It has gone, and may have said why.
+            Some(Errno::EPIPE | Errno::ECONNRESET) => match self.channel.receive_from(&self.pidfd) {
+                Ok(Some(Message::Error(told))) => told,
+                _ => failed,
+            },
+            // It waits, and has nothing to say.
+            _ => failed,
+        })
+    }
+
+    /// Tells it that its cgroup is made, and by which files to enter it.
+    ///
+    /// # Errors
+    /// It has died.
+    pub fn place(&self, tasks: &[OwnedFd]) -> Result<()> {
+        let tasks: Vec<_> = tasks.iter().map(AsFd::as_fd).collect();
+        self.channel.send_placed(&tasks)
     }
 
     /// Waits until execve has succeeded; for `run` and `exec`, where there is no gate.
@@ -111,13 +115,20 @@ impl Spawned {
     /// # Errors
     /// What it reported, or that it has died before execve.
     pub fn wait_for_execve(&self) -> Result<()> {
-        let mut announced = false;
+        // Whether a filter may keep it from saying more.
+        let mut announced = None;
         loop {
-            match self.channel.receive()? {
-                Some(Message::Executing) => announced = true,
+            match self.channel.receive_from(&self.pidfd)? {
+                Some(Message::Executing { filtered }) => announced = Some(filtered),
                 Some(Message::Error(error)) => return Err(error),
-                None if announced => return Ok(()),
-                None => return Err(self.death()),
+                None => {
+                    return match announced {
+                        Some(false) => Ok(()),
+                        Some(true) if gate::has_executed(self.pid, &self.pidfd) => Ok(()),
+                        Some(true) => Err(self.death("it executed its program")),
+                        None => Err(self.death("it was ready")),
+                    };
+                }
                 Some(other) => {
                     return Err(Error::new(format!("the init process sent {other:?} out of turn")));
                 }
@@ -132,8 +143,16 @@ impl Spawned {
     }
 
     /// A second process goes on: it is our child too (CLONE_PARENT), and the first one has ended or is about to.
+    ///
+    /// There is one at the most, and it is looked at whether it is ours: once it is in the container's PID namespace, others in
+    /// there may be able to trace it and to say something in its name (row C4), and what is said here is whom we signal.
     fn replace(&mut self, second: Pid) -> Result<()> {
-        let pidfd = pid::open(second).context(|| "open the process")?;
+        let what = || "open the second process of the container's creation";
+        let pidfd = pid::open(second).context(what)?;
+        if self.replaced || !pid::is_child(&pidfd).context(what)? {
+            return Err(Error::new(format!("the container's process named {second}, which is not its own")));
+        }
+        self.replaced = true;
         pid::wait_child(&self.pidfd).context(|| "wait for the first stage of the process")?;
         self.pid = second;
         self.pidfd = pidfd;
@@ -163,15 +182,20 @@ impl Spawned {
         Ok(())
     }
 
-    /// Why it said nothing more.
-    fn death(&self) -> Error {
+    /// Why it said nothing more, having died before what `then` says.
+    fn death(&self, then: &str) -> Error {
         match pid::wait_child(&self.pidfd) {
-            Ok(status) if status == 128 + libc::SIGKILL => Error::new(
-                "the container's process was killed before it was ready (by the kernel, where the memory limit is small)",
-            ),
-            Ok(status) => {
-                Error::new(format!("the container's process ended with status {status} before it was ready"))
-            }
+            Ok(status) if status == 128 + libc::SIGKILL => Error::new(format!(
+                "the container's process was killed before {then} (by the kernel, where the memory limit is too small for it \
+                 to start)"
+            )),
+            Ok(status) if status == 128 + libc::SIGSYS => Error::new(format!(
+                "the container's process was killed by SIGSYS before {then} (its seccomp profile does that to execve, or to \
+                 what comes before it)"
+            )),
+            Ok(status) => Error::new(format!(
+                "the container's process ended with status {status} before {then} and without a reason ({BY_PROFILE})"
+            )),
             Err(errno) => Error::from_errno("wait for the init process", errno),
         }
     }
@@ -184,10 +208,13 @@ impl Spawned {
 pub fn attend(init: &mut Spawned, to: &Attendance<'_>, state: &mut State) -> Result<()> {
     let adjust = |init: &Spawned| init.adjust(to.process.oom_score_adj(), limits_of(to.process));
     adjust(init)?;
+    // While it is at work itself.
+    record(init, to.dir, state)?;
     loop {
         match init.next_request()? {
             Request::Forked => {
                 adjust(init)?;
+                record(init, to.dir, state)?;
                 init.answer(&Message::Adopted)?;
             }
             Request::NeedsMaps => {
@@ -195,7 +222,6 @@ pub fn attend(init: &mut Spawned, to: &Attendance<'_>, state: &mut State) -> Res
                 init.answer(&Message::Mapped)?;
             }
             Request::RootfsMounted => {
-                record(init, to.dir, state)?;
                 if let Some(devices) = net_devices::of(to.spec) {
                     net_devices::give(devices, init.pid)?;
                 }
@@ -203,11 +229,10 @@ pub fn attend(init: &mut Spawned, to: &Attendance<'_>, state: &mut State) -> Res
                 init.answer(&Message::HooksDone)?;
             }
             Request::SeccompListener(listener) => {
-                record(init, to.dir, state)?;
                 notify::hand_over(to.spec, state, init.pid, &listener)?;
                 init.answer(&Message::ListenerSent)?;
             }
-            Request::Ready => return record(init, to.dir, state),
+            Request::Ready => return Ok(()),
         }
     }
 }
@@ -226,9 +251,6 @@ fn write_maps(init: &Spawned, plan: &Plan) -> Result<()> {
 
 /// Records the init process, so that later commands find it and it alone.
 fn record(init: &Spawned, dir: &ContainerDir, state: &mut State) -> Result<()> {
-    if state.pid == init.pid.as_raw() {
-        return Ok(());
-    }
     let what = || "record the init process";
     let procfs = Procfs::mounted()?;
     state.pid = init.pid.as_raw();
@@ -240,10 +262,55 @@ fn record(init: &Spawned, dir: &ContainerDir, state: &mut State) -> Result<()> {
 /// prestart and createRuntime hooks: in the runtime's namespaces, when the container's are there (runtime.md, lifecycle).
 fn run_host_hooks(spec: &Spec, state: &State) -> Result<()> {
     let Some(all) = spec.hooks() else { return Ok(()) };
-    let json = state.to_hooks(Status::Creating)?;
-    let kinds = [(Kind::Prestart, all.prestart()), (Kind::CreateRuntime, all.create_runtime())];
-    for (kind, hooks) in kinds {
-        hooks::run(kind, hooks.as_deref().unwrap_or_default(), &json, Some(&state.bundle))?;
+    // runtime-spec 1.0, runtime.md, lifecycle: prestart hooks run when the container is created; later versions let them
+    // run while it is being created.
+    let prestart = if bundle::follows_1_0(spec.version()) { Status::Created } else { Status::Creating };
+    let kinds = [
+        (Kind::Prestart, all.prestart(), prestart),
+        (Kind::CreateRuntime, all.create_runtime(), Status::Creating),
+    ];
+    for (kind, hooks, status) in kinds {
+        let hooks = hooks.as_deref().unwrap_or_default();
+        hooks::run(kind, hooks, &state.to_hooks(status)?, Some(&state.bundle))?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::disallowed_methods, reason = "tests start processes")]
+
+    use std::process::{Child, Command};
+
+    use super::*;
+
+    fn sleeper() -> (Child, Pid) {
+        let child = Command::new("/bin/sleep").arg("60").spawn().unwrap();
+        let pid = Pid::from_raw(child.id().try_into().unwrap());
+        (child, pid)
+    }
+
+    /// security.md C4: whoever can speak in the name of the container's process cannot have another process adopted, and so
+    /// signalled, in its place.
+    #[test]
+    fn c4_only_a_child_is_adopted_and_only_once() {
+        let (ours, theirs) = Channel::pair().unwrap();
+        let (mut first, pid) = sleeper();
+        let mut spawned = Spawned::new(pid, pid::open(pid).unwrap(), ours);
+        theirs.send(&Message::Forked(Pid::parent())).unwrap();
+        let error = spawned.next_request().err().unwrap().to_string();
+        assert!(error.ends_with("which is not its own"), "{error}");
+        assert_eq!(spawned.pid, pid);
+        let (mut second, next) = sleeper();
+        first.kill().unwrap();
+        theirs.send(&Message::Forked(next)).unwrap();
+        assert!(matches!(spawned.next_request(), Ok(Request::Forked)));
+        assert_eq!(spawned.pid, next);
+        let (mut third, another) = sleeper();
+        theirs.send(&Message::Forked(another)).unwrap();
+        assert!(spawned.next_request().is_err() && spawned.pid == next);
+        for child in [&mut first, &mut second, &mut third] {
+            let _ended = child.kill().and_then(|()| child.wait());
+        }
+    }
 }

@@ -16,13 +16,14 @@
 use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::fmt;
+use std::fs::{File, TryLockError};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
 use nix::dir::Dir;
 use nix::errno::Errno;
-use nix::fcntl::{AtFlags, Flock, FlockArg, OFlag};
+use nix::fcntl::{AtFlags, OFlag};
 use nix::sys::stat::Mode;
 use nix::unistd::Pid;
 use oci_spec::runtime::{ContainerState, Hooks, State as OciState};
@@ -175,6 +176,21 @@ pub struct State {
 }
 
 impl State {
+    /// Reads the record of the container `id`.
+    ///
+    /// # Errors
+    /// It is torn, of another container, or has a pid that is none (row G3).
+    pub fn parse(json: &[u8], id: &str) -> Result<Self> {
+        let state: Self = serde_json::from_slice(json).map_err(|error| Error::new(error.to_string()))?;
+        if state.id != id {
+            return Err(Error::new(format!("it is that of container {:?}", state.id)));
+        }
+        if state.pid < 0 {
+            return Err(Error::new(format!("/pid: {}: must be a process id", state.pid)));
+        }
+        Ok(state)
+    }
+
     /// The state as the specification has it (runtime.md, state), for hooks and seccomp agents: without the pid once the
     /// container is stopped.
     ///
@@ -205,6 +221,25 @@ impl State {
     pub fn to_hooks(&self, status: Status) -> Result<Vec<u8>> {
         serde_json::to_vec(&self.to_oci(status)?)
             .map_err(|error| Error::new(format!("describe the container to a hook: {error}")))
+    }
+}
+
+impl State {
+    /// The same for the status created, up to the number of the process and behind it: the process that runs startContainer
+    /// hooks puts its own there, as it is numbered in the container's PID namespace.
+    ///
+    /// # Errors
+    /// None that a valid configuration leads to.
+    pub fn to_hooks_without_pid(&self) -> Result<[Vec<u8>; 2]> {
+        /// No process has it; no string of the state looks like it, in which quotes are escaped.
+        const PLACE: &str = "\"pid\":2147483647";
+        let mut state = self.clone();
+        state.pid = i32::MAX;
+        let text = state.to_hooks(Status::Created)?;
+        let at = text.windows(PLACE.len()).position(|window| window == PLACE.as_bytes());
+        let at = at.ok_or_else(|| Error::new("describe the container to a hook: it has no pid"))?;
+        let (first, rest) = text.split_at(at + "\"pid\":".len());
+        Ok([first.to_vec(), rest.get("2147483647".len()..).unwrap_or_default().to_vec()])
     }
 }
 
@@ -279,6 +314,12 @@ impl StateRoot {
         Ok(ids)
     }
 
+    /// Whether the container has been recorded.
+    pub fn has_record(&self, id: &ContainerId) -> bool {
+        let record = format!("{}/{STATE}", id.as_str());
+        open_own(&self.fd, &*record, OFlag::O_PATH | OFlag::O_NOFOLLOW, Mode::empty()).is_ok()
+    }
+
     /// Makes the state directory of a new container: whoever makes it has the id (row G7).
     ///
     /// # Errors
@@ -289,10 +330,16 @@ impl StateRoot {
             Err(Errno::EEXIST) => return Err(Error::new(CONTAINER_EXISTS)),
             other => other.context(what)?,
         }
-        let dir = self.container(id)?;
-        // The umask may have taken our own bits (row E15).
-        nix::sys::stat::fchmod(&dir.fd, Mode::S_IRWXU).context(what)?;
-        Ok(dir)
+        let open = || -> Result<ContainerDir> {
+            let dir = self.container(id)?;
+            // The umask may have taken our own bits (row E15).
+            nix::sys::stat::fchmod(&dir.fd, Mode::S_IRWXU).context(what)?;
+            Ok(dir)
+        };
+        // Nobody else has it yet; what stays of it after that is `delete --force`'s.
+        open().inspect_err(|_| {
+            let _ = path::remove_dir(&self.fd, id.as_str());
+        })
     }
 
     /// The state directory of a container.
@@ -327,13 +374,10 @@ fn make_root(path: &Path) -> Result<()> {
         }
     }
     if made {
-        nix::sys::stat::fchmodat(
-            nix::fcntl::AT_FDCWD,
-            path,
-            Mode::S_IRWXU,
-            nix::sys::stat::FchmodatFlags::FollowSymlink,
-        )
-        .context(what)?;
+        // By descriptor: where others may write to the directory above, there may be a link by now.
+        let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW;
+        let root = path::open_given(path, flags, Mode::empty()).context(what)?;
+        nix::sys::stat::fchmod(&root, Mode::S_IRWXU).context(what)?;
     }
     Ok(())
 }
@@ -346,9 +390,10 @@ pub struct ContainerDir {
     fd: OwnedFd,
 }
 
-/// Held while a command changes a container; given up when the process ends, however it ends.
+/// Held while a command changes a container; given up with its descriptor, however the process ends. (nix's `Flock` unlocks by
+/// another call, and panics where that fails.)
 #[derive(Debug)]
-pub struct Lock(#[expect(dead_code, reason = "held for its drop")] Flock<OwnedFd>);
+pub struct Lock(#[expect(dead_code, reason = "held for its drop")] File);
 
 impl ContainerDir {
     /// The container's id.
@@ -361,7 +406,7 @@ impl ContainerDir {
     /// # Errors
     /// The errno of flock(2); [`CONTAINER_DOES_NOT_EXIST`] where it was deleted meanwhile.
     pub fn lock(&self) -> Result<Lock> {
-        let lock = self.try_lock(FlockArg::LockExclusive)?;
+        let lock = self.try_lock(|file| file.lock().map_err(TryLockError::Error))?;
         lock.ok_or_else(|| Error::new(format!("lock container {}: interrupted", self.id)))
     }
 
@@ -370,23 +415,27 @@ impl ContainerDir {
     /// # Errors
     /// The errno of flock(2); [`CONTAINER_DOES_NOT_EXIST`] where it was deleted meanwhile.
     pub fn lock_now(&self) -> Result<Option<Lock>> {
-        self.try_lock(FlockArg::LockExclusiveNonblock)
+        self.try_lock(File::try_lock)
     }
 
-    fn try_lock(&self, how: FlockArg) -> Result<Option<Lock>> {
+    fn try_lock(
+        &self,
+        how: impl FnOnce(&File) -> std::result::Result<(), TryLockError>,
+    ) -> Result<Option<Lock>> {
         let what = || format!("lock container {}", self.id);
         // A description of its own: a lock belongs to the open file description.
         let own =
             open_own(&self.fd, ".", OFlag::O_RDONLY | OFlag::O_DIRECTORY, Mode::empty()).context(what)?;
-        let lock = match Flock::lock(own, how) {
-            Ok(lock) => lock,
-            Err((_, Errno::EWOULDBLOCK)) => return Ok(None),
-            Err((_, errno)) => return Err(Error::from_errno(what(), errno)),
-        };
+        let file = File::from(own);
+        match how(&file) {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Ok(None),
+            Err(TryLockError::Error(error)) => return Err(error).context(what),
+        }
         if path::stat(&self.fd).context(what)?.st_nlink == 0 {
             return Err(Error::new(CONTAINER_DOES_NOT_EXIST));
         }
-        Ok(Some(Lock(lock)))
+        Ok(Some(Lock(file)))
     }
 
     /// Whether a `create` is at work on it: it has the directory locked until it returns, however it returns.
@@ -394,7 +443,7 @@ impl ContainerDir {
     /// # Errors
     /// The errno of flock(2).
     pub fn is_being_created(&self) -> Result<bool> {
-        self.try_lock(FlockArg::LockSharedNonblock).map(|lock| lock.is_none())
+        self.try_lock(File::try_lock_shared).map(|lock| lock.is_none())
     }
 
     /// Makes a FIFO that only the owner can open.
@@ -510,15 +559,7 @@ impl ContainerDir {
             Err(Errno::ENOENT) => return Ok(None),
             Err(errno) => return Err(Error::from_errno(what(), errno)),
         };
-        let state: State =
-            serde_json::from_slice(&json).map_err(|error| Error::new(error.to_string())).context(what)?;
-        if state.id != self.id.as_str() {
-            return Err(Error::new(format!("it is that of container {:?}", state.id)).context(what()));
-        }
-        if state.pid < 0 {
-            return Err(Error::new(format!("/pid: {}: must be a process id", state.pid)).context(what()));
-        }
-        Ok(Some(state))
+        State::parse(&json, self.id.as_str()).context(what).map(Some)
     }
 
     /// Removes the state directory and what skeg made in it. Anything else in it stays, and is named in the error.
@@ -530,7 +571,10 @@ impl ContainerDir {
         for name in NAMES {
             path::remove_file(&self.fd, name).context(what)?;
         }
-        if let Some(directory) = self.open_notify()? {
+        // Looked for without a descriptor, of which there may be none left.
+        if self.has(NOTIFY)
+            && let Some(directory) = self.open_notify()?
+        {
             path::remove_file(&directory, NOTIFY_SOCKET).context(what)?;
             path::remove_dir(&self.fd, NOTIFY).context(what)?;
         }

@@ -24,7 +24,7 @@ const DOCUMENT_LIMIT: usize = 1 << 20;
 /// # Errors
 /// [`CONTAINER_NOT_RUNNING`]; a value that cannot be had; a limit that the kernel refuses.
 pub fn update(container: &Container, options: &UpdateOptions, log: &mut Log) -> Result<()> {
-    let resources = resources(options)?;
+    let resources = resources(options, log)?;
     if options.resources.is_none() && options.kernel_memory {
         log.warn("--kernel-memory and --kernel-memory-tcp are ignored: Linux has no such limits any more");
     }
@@ -50,16 +50,16 @@ fn update_rdt(group: Option<&rdt::Group>, options: &UpdateOptions) -> Result<()>
 ///
 /// # Errors
 /// The document cannot be read; a value that is no number of its kind.
-pub fn resources(options: &UpdateOptions) -> Result<LinuxResources> {
+pub fn resources(options: &UpdateOptions, log: &mut Log) -> Result<LinuxResources> {
     let resources = match &options.resources {
-        Some(path) => document(path),
+        Some(path) => document(path, log),
         None => from_flags(options),
     }?;
     bundle::validate_resources(&resources, "")?;
     Ok(resources)
 }
 
-fn document(path: &Path) -> Result<LinuxResources> {
+fn document(path: &Path, log: &mut Log) -> Result<LinuxResources> {
     let name = if path == Path::new("-") { "standard input".to_owned() } else { path.display().to_string() };
     let what = || format!("read {name}");
     let text = if path == Path::new("-") {
@@ -68,7 +68,9 @@ fn document(path: &Path) -> Result<LinuxResources> {
         let file = open_given(path, OFlag::O_RDONLY | OFlag::O_NONBLOCK, Mode::empty()).context(what)?;
         read_to_end(file, DOCUMENT_LIMIT).context(what)?
     };
-    Ok(bundle::parse(&name, "", text)?.value)
+    let loaded = bundle::parse(&name, "", bundle::RESOURCES, text)?;
+    loaded.warn(log);
+    Ok(loaded.value)
 }
 
 fn from_flags(options: &UpdateOptions) -> Result<LinuxResources> {
@@ -153,6 +155,7 @@ mod tests {
 
     use super::*;
     use crate::cli;
+    use crate::log::Level;
 
     fn options(args: &str) -> Box<UpdateOptions> {
         let args: Vec<_> =
@@ -164,7 +167,7 @@ mod tests {
     }
 
     fn parsed(args: &str) -> Result<LinuxResources> {
-        resources(&options(args))
+        resources(&options(args), &mut Log::stderr(Level::Error))
     }
 
     /// peers.md A1.2 update: the units of runc's memory flags.

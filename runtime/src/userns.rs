@@ -3,6 +3,7 @@
 use std::ffi::CString;
 use std::fmt::Write as _;
 use std::os::fd::{AsFd as _, OwnedFd};
+use std::sync::OnceLock;
 
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
@@ -18,6 +19,25 @@ use crate::sys::clone::{Cloned, clone_process};
 use crate::sys::fd::read_to_end;
 use crate::sys::posix_spawn::{Program, spawn};
 use crate::sys::procfs::Procfs;
+
+/// Whether this process was started in a user namespace other than the host's: that one maps all ids to themselves, which none
+/// that is made later can say of itself without the host's root (user_namespaces(7)). No, where it cannot be told. It is looked
+/// up once.
+pub fn is_nested() -> bool {
+    static NESTED: OnceLock<bool> = OnceLock::new();
+    *NESTED.get_or_init(look_at_own_map)
+}
+
+fn look_at_own_map() -> bool {
+    let map = Procfs::mounted().and_then(|procfs| procfs.read_self("uid_map").context(|| "read the uid_map"));
+    map.is_ok_and(|map| {
+        !map.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty()).eq([
+            &b"0"[..],
+            b"0",
+            b"4294967295",
+        ])
+    })
+}
 
 /// The id maps of a new user namespace, as the kernel reads them.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -84,6 +104,15 @@ pub fn may_set_groups(procfs: &Procfs) -> Result<bool> {
     let text =
         procfs.read_self("setgroups").context(|| "read whether the user namespace allows setgroups")?;
     Ok(text.trim_ascii() != b"deny")
+}
+
+/// Whether setgroups(2) is allowed in the user namespace of the runtime, which those that are made in it inherit
+/// (user_namespaces(7)).
+///
+/// # Errors
+/// What opening the procfs of `/proc` or reading `/proc/self/setgroups` said.
+pub fn here_may_set_groups() -> Result<bool> {
+    Procfs::mounted().and_then(|procfs| may_set_groups(&procfs))
 }
 
 /// A user namespace for an id-mapped mount: the one that the container joins, or a new one with the mapping, which lives

@@ -1,4 +1,4 @@
-//! The foreground terminal, driven from the other side of a real pseudo terminal (issue 2, "Must show" 3).
+//! The foreground terminal, driven from the other side of a real pseudo terminal (config.md, process, terminal).
 //!
 //! The program is two. Without arguments it is the test, which plays the person at the terminal; as
 //! `foreground subject SCRIPT` it is what `skeg run` is in the foreground: it starts `sh -c SCRIPT` on a terminal of its own, as init
@@ -21,11 +21,11 @@ use std::time::{Duration, Instant};
 
 use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::signal::{SigSet, Signal, kill};
+use nix::sys::signal::{Signal, kill};
 use nix::sys::stat::Mode;
 use nix::sys::termios::{LocalFlags, tcgetattr};
 use nix::unistd::{Pid, Uid, setsid};
-use skeg::console::{Foreground, Pty, open_pty, receive_master, send_master, socket_pair, take_terminal};
+use skeg::console::{Foreground, Pty, open_pty, receive_master, send_master, socket_pair, use_terminal};
 use skeg::sys::clone::{Cloned, clone_process, exit_now};
 use skeg::sys::{path, tty};
 
@@ -76,9 +76,11 @@ fn subject(script: &str, terminal: bool) -> ExitCode {
             let Pty { master, peer } = open_pty(root).unwrap();
             send_master(&theirs, &master).unwrap();
             setsid().unwrap();
-            take_terminal(peer, Uid::current()).unwrap();
+            use_terminal(&peer, Uid::current()).unwrap();
+            skeg_init::sys::take_controlling_terminal(0).unwrap();
         }
-        SigSet::empty().thread_set_mask().unwrap();
+        // A shell that puts tests into the background has them ignore SIGINT.
+        skeg_init::sys::reset_signals().unwrap();
         let arguments = ["sh", "-c", script].map(|argument| CString::new(argument).unwrap());
         let _ = nix::unistd::execv(c"/bin/sh", &arguments);
         exit_now(99);

@@ -642,7 +642,7 @@ fn e12_plain_reading() {
     }
 }
 
-/// security.md E12, issue 3 "must show" 4: the same decision as libseccomp's program for 50 random profiles on each kind of
+/// security.md E12: the same decision as libseccomp's program for 50 random profiles on each kind of
 /// machine, 10,000 calls each.
 #[test]
 fn e12_libseccomp_random_profiles() {
@@ -676,7 +676,7 @@ fn docker_for_libseccomp() -> Value {
     profile
 }
 
-/// issue 3 "must show" 4: Docker's default profile, against libseccomp and against the plain reading.
+/// security.md E12: Docker's default profile, against libseccomp and against the plain reading.
 #[test]
 fn e12_docker_profile() {
     let machine = &TEST_MACHINES[0];

@@ -11,6 +11,8 @@ pub enum Action {
     Delete,
     /// Serve the task API on descriptor 3.
     Serve,
+    /// Be the first process of a pod's sandbox.
+    Pause,
     /// Print the version.
     Version,
     /// Print what the runtime can do.
@@ -54,6 +56,7 @@ impl Args {
                 args.action = match argument.as_str() {
                     "start" => Action::Start,
                     "delete" => Action::Delete,
+                    "pause" => Action::Pause,
                     other => return Err(Error::invalid(format!("unknown action {other:?}"))),
                 };
                 continue;

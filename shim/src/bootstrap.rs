@@ -134,7 +134,16 @@ pub fn start(args: &Args) -> Result<()> {
     check(args)?;
     let bundle = path::open_dir(Path::new(".")).context(|| "open the bundle")?;
     let start = Start::read(args, &read_input()?);
-    let group = group_of(&Config::load(&bundle)?, &args.id);
+    let options = Options::from_any(start.options.as_ref())?;
+    let config = match Config::load(&bundle)? {
+        Some(config) => config,
+        // A pod's sandbox, which the shim is to make: the requests for it carry no options of the runtime.
+        None => {
+            record::write_options(&bundle, &options)?;
+            Config::default()
+        }
+    };
+    let group = group_of(&config, &args.id);
     path::check_id("group", &group)?;
     let dir = match &start.socket_dir {
         Some(dir) => path::check_absolute("socket directory", dir)?,
@@ -145,7 +154,7 @@ pub fn start(args: &Args) -> Result<()> {
     let socket = path::child(&dir, &name);
     let address = format!("unix://{}", socket.display());
     if let Some(listener) = claim(&private, &socket, &name)?
-        && let Err(error) = launch(args, &start, &listener)
+        && let Err(error) = launch(args, &start, &options, &listener)
     {
         let _ = path::remove_in(&private, &name);
         return Err(error);
@@ -200,8 +209,12 @@ fn claim(dir: &OwnedFd, socket: &Path, name: &str) -> Result<Option<UnixListener
 }
 
 /// Starts the process that serves, with the socket at descriptor 3, and prepares it for its life.
-fn launch(args: &Args, start: &Start, listener: &UnixListener) -> Result<()> {
+fn launch(args: &Args, start: &Start, options: &Options, listener: &UnixListener) -> Result<()> {
     sys::mark_cloexec_from(3).context(|| "close_range")?;
+    // containerd's option sched_core: the shim inherits the group, and so do its containers.
+    if std::env::var_os("SCHED_CORE").is_some_and(|value| !value.is_empty()) {
+        sys::create_core_scheduling_group().context(|| "enable core scheduling")?;
+    }
     let program = std::env::current_exe().context(|| "find this program")?;
     let text =
         |text: &OsStr| CString::new(text.as_bytes()).map_err(|_| Error::invalid("a NUL in an argument"));
@@ -228,11 +241,10 @@ fn launch(args: &Args, start: &Start, listener: &UnixListener) -> Result<()> {
     })
     .context(|| "start the shim")?;
     // A cgroup that is missing is told, like every control that cannot be applied.
-    let options = Options::from_any(start.options.as_ref());
-    let placed = options.and_then(|options| match options.shim_cgroup.as_str() {
+    let placed = match options.shim_cgroup.as_str() {
         "" => Ok(()),
         cgroup => enter_cgroup(cgroup, child.pid),
-    });
+    };
     if placed.is_err() {
         let _ = sys::pidfd_send_signal(&child.pidfd, libc::SIGKILL);
     }
@@ -271,19 +283,18 @@ pub async fn delete(args: &Args) -> Result<()> {
         None => PathBuf::from("."),
     };
     let bundle = path::open_dir(&bundle).context(|| format!("open bundle {}", bundle.display()))?;
-    let (pid, exit) = Init::last_words(Init::read(&bundle));
-    let reaper = Rc::new(Reaper::default());
-    let options = record::read_options(&bundle);
-    let runtime = Runtime::new(&options, &args.namespace, args.debug, &reaper)?;
-    let removed = runtime.call(&["delete", "--force", &args.id], Inputs::default()).await;
-    rootfs::unmount(&bundle, &[])?;
-    remove_dead_socket(&bundle);
-    match removed {
-        Err(error) if !error.to_string().contains("does not exist") => {
-            return Err(error.context("OCI runtime delete failed"));
-        }
-        _ => {}
+    let record = Init::read(&bundle);
+    let (pid, exit) = Init::last_words(record);
+    if let Some(Init::Alive(..)) = record {
+        // What this end is told to be stays true if this call dies on the way and another one comes. Without it the rest is
+        // done all the same.
+        let _ = Init::Ended(pid, exit).write(&bundle);
     }
+    // containerd up to 2.2 calls this after every deletion; what the shim has done needs no second call of the runtime.
+    if !matches!(record, Some(Init::Deleted(..))) {
+        clean_up(args, &bundle).await?;
+    }
+    remove_dead_socket(&bundle);
     let response = DeleteResponse {
         pid: u32::try_from(pid).unwrap_or(0),
         exit_status: exit.status,
@@ -291,6 +302,22 @@ pub async fn delete(args: &Args) -> Result<()> {
         ..DeleteResponse::default()
     };
     print(&response.write_to_bytes().map_err(|error| Error::other(format!("encode: {error}")))?)
+}
+
+/// Ends and deletes what a shim that was killed has left of a container.
+async fn clean_up(args: &Args, bundle: &OwnedFd) -> Result<()> {
+    // They are on record before the first call of the runtime.
+    let Some(options) = record::read_options(bundle)? else { return rootfs::unmount(bundle, &[]) };
+    let reaper = Rc::new(Reaper::default());
+    let runtime = Runtime::new(&options, &args.namespace, args.debug, &reaper)?;
+    let removed = runtime.call(&["delete", "--force", &args.id], Inputs::default()).await;
+    rootfs::unmount(bundle, &[])?;
+    match removed {
+        Err(error) if !error.to_string().contains("does not exist") => {
+            Err(error.context("OCI runtime delete failed"))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Removes the socket that the bundle names where nobody answers on it any more.

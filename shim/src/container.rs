@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use nix::errno::Errno;
 use serde::Deserialize;
 use skeg_proto::task::{CreateTaskRequest, ExecProcessRequest};
 use skeg_proto::types::{Any, Mount, ProcessInfo};
@@ -18,6 +19,7 @@ use crate::log;
 use crate::oom::OomWatch;
 use crate::options::Options;
 use crate::path;
+use crate::pod_files;
 use crate::process::{Process, State};
 use crate::reap::{self, Exit, PidFd};
 use crate::record::{self, Init};
@@ -64,13 +66,17 @@ struct Labels {
 }
 
 impl Config {
-    /// Reads the config.json of a bundle.
+    /// Reads the config.json of a bundle, if it has one.
     ///
     /// # Errors
     /// What reading or decoding failed with.
-    pub fn load(bundle: &OwnedFd) -> Result<Self> {
-        let json = path::read_in(bundle, "config.json", CONFIG_LIMIT).context(|| "read config.json")?;
-        serde_json::from_slice(&json).map_err(|error| Error::invalid(format!("config.json: {error}")))
+    pub fn load(bundle: &OwnedFd) -> Result<Option<Self>> {
+        let json = match path::read_in(bundle, "config.json", CONFIG_LIMIT) {
+            Err(Errno::ENOENT) => return Ok(None),
+            json => json.context(|| "read config.json")?,
+        };
+        let config = serde_json::from_slice(&json);
+        config.map(Some).map_err(|error| Error::invalid(format!("config.json: {error}")))
     }
 
     /// Whether the end of the init process ends all others: it has a PID namespace of its own.
@@ -105,6 +111,18 @@ pub struct Container {
     deleted: Cell<bool>,
     cgroup: Option<Rc<Cgroup>>,
     oom: RefCell<Option<OomWatch>>,
+    /// Whether its events go out: it is a task, not a pod's sandbox.
+    is_task: bool,
+}
+
+/// What a container is made from.
+pub struct Recipe<'a> {
+    /// The request of the manager, or one like it.
+    pub request: &'a CreateTaskRequest,
+    /// The runtime and how to call it.
+    pub options: Options,
+    /// Whether it is a task, whose events the manager waits for.
+    pub is_task: bool,
 }
 
 /// A process that a runtime call has left with us.
@@ -119,18 +137,19 @@ impl Container {
     ///
     /// # Errors
     /// What failed; nothing of the container is left then.
-    pub async fn create(
-        shim: &Rc<Shim>,
-        request: &CreateTaskRequest,
-        deadline: Option<Instant>,
-    ) -> Result<Rc<Self>> {
+    pub async fn create(shim: &Rc<Shim>, recipe: Recipe<'_>, deadline: Option<Instant>) -> Result<Rc<Self>> {
+        let Recipe { request, options, is_task } = recipe;
         if !request.checkpoint.is_empty() {
             return Err(Error::new(Code::Unimplemented, "restore from a checkpoint is not supported"));
         }
         let bundle = path::check_absolute("bundle", &request.bundle)?;
         let bundle_dir = path::open_dir(&bundle).context(|| format!("open bundle {}", bundle.display()))?;
+        let sandbox = shim.sandbox.borrow().clone();
+        if let Some(files) = sandbox.as_ref().filter(|_| is_task).and_then(|sandbox| sandbox.files()) {
+            pod_files::mount_into(&bundle_dir, files)?;
+        }
         let config = Config::load(&bundle_dir)?;
-        let options = Options::from_any(request.options.as_ref())?;
+        let config = config.ok_or_else(|| Error::invalid("config.json: is missing"))?;
         let runtime = Runtime::new(&options, &shim.namespace, shim.debug, &shim.reaper)?;
         record::write_options(&bundle_dir, &options)?;
         let paths = Paths {
@@ -155,6 +174,7 @@ impl Container {
             deleted: Cell::new(false),
             cgroup: None,
             oom: RefCell::new(None),
+            is_task,
         };
         let newborn = match container.create_init(!config.has_label(), deadline).await {
             Ok(newborn) => newborn,
@@ -206,7 +226,7 @@ impl Container {
     ) -> Result<Newborn> {
         command.push(self.id.clone().into());
         let _birth = self.shim.reaper.birth();
-        let inputs = Inputs { stdio: prepared.child(), stdin: None, deadline };
+        let inputs = Inputs { stdio: prepared.child(), deadline, ..Inputs::default() };
         self.runtime.call(&command, inputs).await?;
         let streams = prepared.begin()?;
         let text = path::read_in(&self.bundle_dir, pid_file, 64).context(|| format!("read {pid_file}"))?;
@@ -252,9 +272,15 @@ impl Container {
         self.oom.replace(Some(OomWatch::new(cgroup, tell)));
     }
 
+    fn publish(&self, topic: &str, name: &str, event: &impl skeg_proto::Message) {
+        if self.is_task {
+            self.shim.events.publish(topic, name, event);
+        }
+    }
+
     fn tell_oom(&self) {
         let oom = event::TaskOOM { container_id: self.id.clone(), ..Default::default() };
-        self.shim.events.publish("/tasks/oom", "TaskOOM", &oom);
+        self.publish("/tasks/oom", "TaskOOM", &oom);
     }
 
     /// Tells the end of a process once it has come, and once its start has been told.
@@ -279,7 +305,7 @@ impl Container {
                 exited_at: MessageField::some(exit.timestamp()),
                 ..Default::default()
             };
-            container.shim.events.publish("/tasks/exit", "TaskExit", &told);
+            container.publish("/tasks/exit", "TaskExit", &told);
         });
     }
 
@@ -330,7 +356,7 @@ impl Container {
         process.set_state(State::Running);
         let pid = process.pid();
         let started = event::TaskStart { container_id: self.id.clone(), pid, ..Default::default() };
-        self.shim.events.publish("/tasks/start", "TaskStart", &started);
+        self.publish("/tasks/start", "TaskStart", &started);
         Ok(pid)
     }
 
@@ -377,7 +403,7 @@ impl Container {
             pid,
             ..Default::default()
         };
-        self.shim.events.publish("/tasks/exec-started", "TaskExecStarted", &started);
+        self.publish("/tasks/exec-started", "TaskExecStarted", &started);
         self.watch(process, newborn.pid, newborn.pidfd);
         Ok(pid)
     }
@@ -412,7 +438,7 @@ impl Container {
             ..Default::default()
         };
         self.execs.borrow_mut().insert(request.exec_id, process);
-        self.shim.events.publish("/tasks/exec-added", "TaskExecAdded", &added);
+        self.publish("/tasks/exec-added", "TaskExecAdded", &added);
         Ok(())
     }
 
@@ -420,14 +446,14 @@ impl Container {
     ///
     /// # Errors
     /// `FailedPrecondition` while it runs.
-    pub fn delete_exec(&self, exec_id: &str) -> Result<(u32, Exit)> {
+    pub async fn delete_exec(&self, exec_id: &str) -> Result<(u32, Exit)> {
         let process = self.process(exec_id)?;
         let exit = match process.state() {
             State::Ended(exit) => exit,
             State::Added => Exit { status: 0, seconds: 0, nanos: 0 },
             state => return Err(wrong_state("delete", state)),
         };
-        process.close();
+        process.deliver().await;
         self.execs.borrow_mut().remove(exec_id);
         Ok((process.pid(), exit))
     }
@@ -457,7 +483,10 @@ impl Container {
             }
             _ => {}
         }
-        if let Err(error) = rootfs::unmount(&self.bundle_dir, &self.mounts) {
+        // It is not deleted before this is done: who asks again finds the runtime's part done.
+        rootfs::unmount(&self.bundle_dir, &self.mounts)?;
+        let pid = i32::try_from(self.init.pid()).unwrap_or(0);
+        if let Err(error) = Init::Deleted(pid, exit).write(&self.bundle_dir) {
             log::error(format_args!("container {}: {error}", self.id));
         }
         self.deleted.set(true);
@@ -473,7 +502,7 @@ impl Container {
             exited_at: MessageField::some(exit.timestamp()),
             ..Default::default()
         };
-        self.shim.events.publish("/tasks/delete", "TaskDelete", &deleted);
+        self.publish("/tasks/delete", "TaskDelete", &deleted);
         Ok((pid, exit))
     }
 
@@ -514,7 +543,7 @@ impl Container {
     pub async fn pause(&self, deadline: Option<Instant>) -> Result<()> {
         self.switch("pause", State::Running, State::Paused, deadline).await?;
         let paused = event::TaskPaused { container_id: self.id.clone(), ..Default::default() };
-        self.shim.events.publish("/tasks/paused", "TaskPaused", &paused);
+        self.publish("/tasks/paused", "TaskPaused", &paused);
         Ok(())
     }
 
@@ -525,7 +554,7 @@ impl Container {
     pub async fn resume(&self, deadline: Option<Instant>) -> Result<()> {
         self.switch("resume", State::Paused, State::Running, deadline).await?;
         let resumed = event::TaskResumed { container_id: self.id.clone(), ..Default::default() };
-        self.shim.events.publish("/tasks/resumed", "TaskResumed", &resumed);
+        self.publish("/tasks/resumed", "TaskResumed", &resumed);
         Ok(())
     }
 

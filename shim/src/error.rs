@@ -100,9 +100,10 @@ impl<T> Context<T> for Result<T> {
     }
 }
 
-/// The kernel's text for an errno in lower case, as the Go programs around it print it.
+/// The C library's text for an errno in lower case, as the Go programs around it print it.
 fn errno_text(errno: Errno) -> String {
-    let text = errno.desc();
+    let text = std::io::Error::from(errno).to_string();
+    let text = text.split(" (os error ").next().unwrap_or_default();
     let mut chars = text.chars();
     match (chars.next(), chars.next()) {
         // "RPC version wrong" and the like keep their capitals.

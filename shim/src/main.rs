@@ -9,19 +9,27 @@ mod container;
 mod error;
 mod events;
 mod log;
+mod logger;
 mod oom;
 mod options;
 mod path;
+mod pod_files;
 mod process;
 mod reap;
 mod record;
 mod rootfs;
 mod runtime;
+mod sandbox;
 mod server;
 mod service;
 mod stats;
 mod stdio;
+mod stream_uri;
 mod sys;
+
+// In a release build a fault in one request must not end the shim (security.md I15); tests are built to abort.
+#[cfg(all(not(debug_assertions), panic = "abort"))]
+compile_error!("the shim must unwind: build it with --profile release-shim");
 
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
@@ -67,6 +75,7 @@ fn run() -> Result<()> {
             Ok(())
         }
         Action::Serve => serve(&args),
+        Action::Pause => sandbox::pause(),
     }
 }
 

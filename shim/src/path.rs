@@ -14,6 +14,8 @@ use nix::unistd::UnlinkatFlags;
 
 use crate::error::{Context as _, Error, Result};
 
+/// Room for what is usually read.
+const USUAL_SIZE: usize = 16 << 10;
 /// The longest id: file names are made of it, with a suffix.
 const ID_LIMIT: usize = 240;
 
@@ -79,6 +81,16 @@ pub fn make_dir_in(dir: impl AsFd, name: &str) -> nix::Result<OwnedFd> {
     open_own(dir, name, OFlag::O_PATH | OFlag::O_DIRECTORY, Mode::empty())
 }
 
+/// Makes the directory `name` in `dir`, which others may search: a container's root, whatever its user is.
+///
+/// # Errors
+/// The errno of mkdirat(2) or fchmodat(2).
+pub fn make_root_in(dir: impl AsFd, name: &str) -> nix::Result<()> {
+    make_dir_in(&dir, name)?;
+    let mode = Mode::S_IRWXU | Mode::S_IXGRP | Mode::S_IXOTH;
+    nix::sys::stat::fchmodat(dir, name, mode, nix::sys::stat::FchmodatFlags::FollowSymlink)
+}
+
 /// The directory `path` below `dir`, reached without links and without leaving `dir`; other mounts may be crossed,
 /// because mounts are made on top of each other.
 ///
@@ -112,7 +124,8 @@ pub fn read(path: &Path, limit: usize) -> nix::Result<Vec<u8>> {
 /// # Errors
 /// The errno of read(2); `EFBIG`.
 pub fn read_to_end(fd: OwnedFd, limit: usize) -> nix::Result<Vec<u8>> {
-    let mut data = Vec::new();
+    // Most of what is read is small, kernel files above all: one read and one that finds the end.
+    let mut data = Vec::with_capacity(limit.min(USUAL_SIZE));
     let bound = u64::try_from(limit).unwrap_or(u64::MAX).saturating_add(1);
     let result = std::fs::File::from(fd).take(bound).read_to_end(&mut data);
     result.map_err(|error| Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO)))?;
@@ -132,6 +145,16 @@ pub fn write_in(dir: impl AsFd, name: &str, data: &[u8]) -> nix::Result<()> {
         .write_all(data)
         .map_err(|error| Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO)))?;
     nix::fcntl::renameat(&dir, temporary.as_str(), &dir, name)
+}
+
+/// As `write_in`, but for everybody to read (0644): files that containers get.
+///
+/// # Errors
+/// The errno of the call that failed.
+pub fn write_public_in(dir: impl AsFd, name: &str, data: &[u8]) -> nix::Result<()> {
+    write_in(&dir, name, data)?;
+    let mode = Mode::S_IRUSR | Mode::S_IWUSR | Mode::S_IRGRP | Mode::S_IROTH;
+    nix::sys::stat::fchmodat(dir, name, mode, nix::sys::stat::FchmodatFlags::FollowSymlink)
 }
 
 /// Writes `value` in one write(2) to an existing kernel file.

@@ -151,6 +151,14 @@ impl Process {
         }
     }
 
+    /// It is deleted: lets go of its streams once what it has written is delivered.
+    pub async fn deliver(&self) {
+        let streams = self.streams.borrow_mut().take();
+        if let Some(streams) = streams {
+            streams.deliver(&self.paths).await;
+        }
+    }
+
     /// It is deleted: lets go of its streams.
     pub fn close(&self) {
         if let Some(streams) = self.streams.borrow_mut().take() {

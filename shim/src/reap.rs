@@ -6,7 +6,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::HashSet;
 use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use nix::errno::Errno;
 use nix::sys::signal::{SigSet, Signal};
@@ -19,6 +19,9 @@ use tokio::io::Interest;
 use crate::error::{Context as _, Result};
 use crate::log;
 use crate::sys;
+
+/// How often a process is looked at that cannot be watched.
+const UNWATCHED: Duration = Duration::from_millis(50);
 
 /// How a process ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -86,14 +89,15 @@ impl Reaper {
         self.known.borrow_mut().insert(pid);
     }
 
-    /// Waits until the child behind `pidfd` has ended, and reaps it.
+    /// Waits until the child behind `pidfd` has ended, and reaps it. Where the kernel has no memory to watch it, or the user no more
+    /// watches (epoll(7), `max_user_watches`), it is looked at now and then: one that is given up stays a zombie for ever, and its PID
+    /// namespace does not end before it.
     ///
     /// # Errors
     /// What polling or waitid(2) failed with.
     pub async fn wait(&self, pid: i32, pidfd: impl AsFd) -> Result<Exit> {
         let borrowed = pidfd.as_fd();
-        let watched =
-            sys::watch_borrowed(borrowed, Interest::READABLE).context(|| format!("watch process {pid}"))?;
+        let mut watched = None;
         let exit = loop {
             match waitid(Id::PIDFd(borrowed), WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG) {
                 Ok(result) => {
@@ -104,6 +108,13 @@ impl Reaper {
                 Err(Errno::EINTR) => continue,
                 Err(errno) => break Err(errno).context(|| format!("wait for process {pid}")),
             }
+            if watched.is_none() {
+                watched = sys::watch_borrowed(borrowed, Interest::READABLE).ok();
+            }
+            let Some(watched) = &watched else {
+                tokio::time::sleep(UNWATCHED).await;
+                continue;
+            };
             match watched.readable().await {
                 Ok(mut ready) => ready.clear_ready(),
                 Err(error) => break Err(error).context(|| format!("watch process {pid}")),
@@ -169,8 +180,10 @@ impl Signals {
                     Ok(None) => break,
                     Err(Errno::EINTR) => {}
                     Err(errno) => {
+                        // To end for that would be to leave containers without a shim.
                         log::error(format_args!("read signals: {errno}"));
-                        return;
+                        orphans = true;
+                        break;
                     }
                 }
             }

@@ -4,6 +4,8 @@
 use std::os::fd::AsFd;
 use std::path::Path;
 
+use nix::errno::Errno;
+
 use crate::error::{Context as _, Error, Result};
 use crate::options::Options;
 use crate::path;
@@ -28,10 +30,17 @@ pub fn write_options(bundle: impl AsFd, options: &Options) -> Result<()> {
     path::write_in(bundle, OPTIONS, &json).context(|| format!("write {OPTIONS}"))
 }
 
-/// The options of a container; the defaults where `create` never came.
-pub fn read_options(bundle: impl AsFd) -> Options {
-    let json = path::read_in(bundle, OPTIONS, LIMIT).unwrap_or_default();
-    serde_json::from_slice(&json).unwrap_or_default()
+/// The options of a container; nothing where it never came to a call of the runtime.
+///
+/// # Errors
+/// What reading or decoding failed with.
+pub fn read_options(bundle: impl AsFd) -> Result<Option<Options>> {
+    let json = match path::read_in(bundle, OPTIONS, LIMIT) {
+        Err(Errno::ENOENT) => return Ok(None),
+        json => json.context(|| format!("read {OPTIONS}"))?,
+    };
+    let options = serde_json::from_slice(&json);
+    options.map(Some).map_err(|error| Error::other(format!("{OPTIONS}: {error}")))
 }
 
 /// How the init process stands.
@@ -41,6 +50,8 @@ pub enum Init {
     Alive(i32, u64),
     /// Ended, with its pid.
     Ended(i32, Exit),
+    /// Ended, and deleted with everything that belonged to it.
+    Deleted(i32, Exit),
 }
 
 impl Init {
@@ -59,6 +70,9 @@ impl Init {
             Self::Ended(pid, exit) => {
                 format!("ended {pid} {} {} {}\n", exit.status, exit.seconds, exit.nanos)
             }
+            Self::Deleted(pid, exit) => {
+                format!("deleted {pid} {} {} {}\n", exit.status, exit.seconds, exit.nanos)
+            }
         };
         path::write_in(bundle, INIT, line.as_bytes()).context(|| format!("write {INIT}"))
     }
@@ -69,10 +83,11 @@ impl Init {
         let mut words = std::str::from_utf8(&bytes).ok()?.split_whitespace();
         match (words.next()?, words.next()?.parse().ok()?) {
             ("alive", pid) => Some(Self::Alive(pid, words.next()?.parse().ok()?)),
-            ("ended", pid) => {
+            (word @ ("ended" | "deleted"), pid) => {
                 let status = words.next()?.parse().ok()?;
                 let seconds = words.next()?.parse().ok()?;
-                Some(Self::Ended(pid, Exit { status, seconds, nanos: words.next()?.parse().ok()? }))
+                let exit = Exit { status, seconds, nanos: words.next()?.parse().ok()? };
+                Some(if word == "ended" { Self::Ended(pid, exit) } else { Self::Deleted(pid, exit) })
             }
             _ => None,
         }
@@ -82,7 +97,7 @@ impl Init {
     /// SIGKILL where it still runs, or "unknown" where it ended while nobody was looking.
     pub fn last_words(record: Option<Self>) -> (i32, Exit) {
         match record {
-            Some(Self::Ended(pid, exit)) => (pid, exit),
+            Some(Self::Ended(pid, exit) | Self::Deleted(pid, exit)) => (pid, exit),
             Some(Self::Alive(pid, start)) if start_time(pid) == Some(start) => (pid, Exit::now(KILLED)),
             Some(Self::Alive(pid, _)) => (pid, Exit::now(UNKNOWN)),
             None => (0, Exit::now(KILLED)),
@@ -114,13 +129,15 @@ mod tests {
         std::fs::create_dir_all(&dir).unwrap();
         let bundle = path::open_dir(&dir).unwrap();
         assert_eq!(Init::read(&bundle), None);
-        assert_eq!(read_options(&bundle), Options::default());
+        assert_eq!(read_options(&bundle), Ok(None));
         let exit = Exit { status: 143, seconds: 1_700_000_000, nanos: 5 };
         Init::Ended(42, exit).write(&bundle).unwrap();
         assert_eq!(Init::read(&bundle), Some(Init::Ended(42, exit)));
+        Init::Deleted(42, exit).write(&bundle).unwrap();
+        assert_eq!(Init::read(&bundle), Some(Init::Deleted(42, exit)));
         let options = Options { root: "/run/other".into(), systemd_cgroup: true, ..Options::default() };
         write_options(&bundle, &options).unwrap();
-        assert_eq!(read_options(&bundle), options);
+        assert_eq!(read_options(&bundle), Ok(Some(options)));
         std::fs::remove_dir_all(&dir).unwrap();
     }
 

@@ -63,6 +63,8 @@ pub struct Inputs<'a> {
     pub stdio: Option<Stdio<'a>>,
     /// Standard input alone.
     pub stdin: Option<BorrowedFd<'a>>,
+    /// Standard output alone.
+    pub output: Option<BorrowedFd<'a>>,
     /// When the caller gives up; the call is killed then.
     pub deadline: Option<Instant>,
 }
@@ -84,7 +86,9 @@ pub fn anonymous_file(name: &str, data: &[u8]) -> Result<OwnedFd> {
         let written = nix::unistd::write(&file, rest).context(|| format!("write {name}"))?;
         rest = &rest[written..];
     }
-    nix::unistd::lseek(&file, 0, nix::unistd::Whence::SeekSet).context(|| format!("rewind {name}"))?;
+    if !data.is_empty() {
+        nix::unistd::lseek(&file, 0, nix::unistd::Whence::SeekSet).context(|| format!("rewind {name}"))?;
+    }
     Ok(file)
 }
 
@@ -112,24 +116,27 @@ impl Runtime {
         Ok(Self { binary: argument(binary)?, global, reaper: Rc::clone(reaper) })
     }
 
-    /// Runs `command` and returns what it printed (nothing where it has stdio of its own).
+    /// Runs `command`.
     ///
     /// # Errors
     /// `runtime COMMAND: ` and the last error of the runtime's log.
-    pub async fn call<A: AsRef<OsStr>>(&self, command: &[A], inputs: Inputs<'_>) -> Result<Vec<u8>> {
+    pub async fn call<A: AsRef<OsStr>>(&self, command: &[A], inputs: Inputs<'_>) -> Result<()> {
         // The log of this call alone, so that the reason of a failure is never another call's.
         let log = anonymous_file("runtime-log", b"")?;
         // Standard error goes there too, and must not write over the records.
         nix::fcntl::fcntl(&log, FcntlArg::F_SETFL(OFlag::O_APPEND)).context(|| "fcntl")?;
-        let output = anonymous_file("runtime-output", b"")?;
-        let null = path::null_device().context(|| "open /dev/null")?;
+        let null = match (inputs.stdio, inputs.stdin) {
+            (None, None) => Some(path::null_device().context(|| "open /dev/null")?),
+            _ => None,
+        };
+        let stdin = inputs.stdin.or(null.as_ref().map(OwnedFd::as_fd)).unwrap_or(log.as_fd());
+        let own = [stdin, inputs.output.unwrap_or(log.as_fd()), log.as_fd()];
         let arguments = self.arguments(command, &log)?;
-        let stdin = inputs.stdin.unwrap_or_else(|| null.as_fd());
         let child = sys::spawn(&sys::Program {
             path: &self.binary,
             arguments: &arguments,
             environment: &environment(),
-            stdio: inputs.stdio.unwrap_or([stdin, output.as_fd(), log.as_fd()]),
+            stdio: inputs.stdio.unwrap_or(own),
             placed: &[],
             dies_with_us: true,
             new_session: false,
@@ -145,7 +152,7 @@ impl Runtime {
             },
         };
         if exit.status == 0 {
-            return read_from_start(&output).context(|| "read the runtime's output");
+            return Ok(());
         }
         let reason = reason(&read_from_start(&log).unwrap_or_default());
         let reason = reason.unwrap_or_else(|| match exit.status {
@@ -180,7 +187,10 @@ impl Runtime {
 
     /// The features document of the runtime, or nothing where it has none to show.
     pub async fn features(&self) -> Option<Vec<u8>> {
-        self.call(&["features"], Inputs::default()).await.ok().filter(|json| !json.is_empty())
+        let output = anonymous_file("runtime-output", b"").ok()?;
+        let inputs = Inputs { output: Some(output.as_fd()), ..Inputs::default() };
+        self.call(&["features"], inputs).await.ok()?;
+        read_from_start(&output).ok().filter(|json| !json.is_empty())
     }
 }
 

@@ -24,6 +24,8 @@ use crate::log;
 
 /// The longest payload that ttrpc allows.
 const PAYLOAD_LIMIT: usize = 4 << 20;
+/// The pause while the kernel is short of memory.
+const SHORTAGE: Duration = Duration::from_millis(10);
 const HEADER: usize = 10;
 const REQUEST: u8 = 1;
 const RESPONSE: u8 = 2;
@@ -141,12 +143,24 @@ where
                 Ok(call) => Guarded(Box::pin(handler(call))).await,
                 Err(error) => Err(error),
             };
-            // A caller that has gone away needs no answer.
-            let _ = connection.send(frame.stream, RESPONSE, &encode(result)).await;
+            // A caller that has gone away needs no answer; one that has not must not wait for it.
+            if connection.send(frame.stream, RESPONSE, &encode(result)).await.is_err() {
+                connection.close();
+            }
         });
     }
     // Calls that still wait hold on to the socket; its other end is to know all the same.
-    let _ = nix::sys::socket::shutdown(connection.stream.as_raw_fd(), nix::sys::socket::Shutdown::Both);
+    connection.close();
+}
+
+/// Whether the kernel was short of memory for a moment: to take that for the end of the connection would look like the death
+/// of the shim.
+async fn passes(error: &std::io::Error) -> bool {
+    let short = matches!(error.raw_os_error(), Some(libc::ENOMEM | libc::ENOBUFS));
+    if short {
+        tokio::time::sleep(SHORTAGE).await;
+    }
+    short || error.kind() == ErrorKind::Interrupted
 }
 
 fn decode(payload: Result<Vec<u8>>) -> Result<Call> {
@@ -228,11 +242,15 @@ impl Connection {
                 Ok(0) => return Err(ErrorKind::WriteZero.into()),
                 Ok(written) => rest = &rest[written..],
                 Err(error) if error.kind() == ErrorKind::WouldBlock => self.stream.writable().await?,
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) if passes(&error).await => {}
                 Err(error) => return Err(error),
             }
         }
         Ok(())
+    }
+
+    fn close(&self) {
+        let _ = nix::sys::socket::shutdown(self.stream.as_raw_fd(), nix::sys::socket::Shutdown::Both);
     }
 }
 
@@ -242,7 +260,7 @@ async fn read_exact(stream: &UnixStream, mut into: &mut [u8]) -> std::io::Result
             Ok(0) => return Err(ErrorKind::UnexpectedEof.into()),
             Ok(read) => into = &mut into[read..],
             Err(error) if error.kind() == ErrorKind::WouldBlock => stream.readable().await?,
-            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) if passes(&error).await => {}
             Err(error) => return Err(error),
         }
     }
@@ -341,9 +359,12 @@ pub enum CallError {
 mod tests {
     use super::*;
 
+    /// What is not answered by then has been lost: a task that panics leaves its connection open, and silent.
+    const LIMIT: Duration = Duration::from_secs(60);
+
     /// A server with `handler` on one end and a client on the other, on one thread.
     fn with_server<F: Future<Output = ()>>(test: impl FnOnce(Client, UnixStream) -> F) {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build().unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let local = tokio::task::LocalSet::new();
         local.block_on(&runtime, async {
             let pair = || UnixStream::pair().unwrap();
@@ -359,7 +380,8 @@ mod tests {
                 });
             }
             let connection = Connection { stream: client, writing: Mutex::new(()) };
-            test(Client { connection, next_stream: Cell::new(1) }, raw_client).await;
+            let test = test(Client { connection, next_stream: Cell::new(1) }, raw_client);
+            tokio::time::timeout(LIMIT, test).await.expect("an answer within the limit");
         });
     }
 

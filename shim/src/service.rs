@@ -6,16 +6,18 @@ use std::path::PathBuf;
 use std::rc::Rc;
 
 use skeg_proto::task as api;
-use skeg_proto::types::{Empty, Platform};
-use skeg_proto::{Message, MessageField, events as event, sandbox};
+use skeg_proto::types::Empty;
+use skeg_proto::{Message, MessageField, events as event};
 use tokio::sync::Notify;
 
-use crate::container::Container;
+use crate::container::{Container, Recipe};
 use crate::error::{Code, Error, Result};
 use crate::events::Events;
+use crate::options::Options;
 use crate::path::check_id;
 use crate::process::State;
 use crate::reap::Reaper;
+use crate::sandbox::{self, Sandbox};
 use crate::server::{Call, Connections};
 
 const TASK_V2: &str = "containerd.task.v2.Task";
@@ -40,6 +42,8 @@ pub struct Shim {
     pub quit: Notify,
     /// Its containers; nothing for one that is being made.
     containers: RefCell<HashMap<String, Option<Rc<Container>>>>,
+    /// The pod's sandbox, where the manager has asked this shim for one.
+    pub sandbox: RefCell<Option<Rc<Sandbox>>>,
 }
 
 /// The place of a container that is being made; given up where it is dropped.
@@ -58,11 +62,19 @@ impl Drop for Place<'_> {
     }
 }
 
-fn parse<M: Message>(payload: &[u8]) -> Result<M> {
+/// Decodes a request.
+///
+/// # Errors
+/// `InvalidArgument`.
+pub fn parse<M: Message>(payload: &[u8]) -> Result<M> {
     M::parse_from_bytes(payload).map_err(|error| Error::invalid(format!("decode the request: {error}")))
 }
 
-fn answer(message: &impl Message) -> Result<Vec<u8>> {
+/// Encodes an answer.
+///
+/// # Errors
+/// `Internal`.
+pub fn answer(message: &impl Message) -> Result<Vec<u8>> {
     message
         .write_to_bytes()
         .map_err(|error| Error::new(Code::Internal, format!("encode the answer: {error}")))
@@ -84,6 +96,7 @@ impl Shim {
             connections: Rc::default(),
             quit: Notify::new(),
             containers: RefCell::default(),
+            sandbox: RefCell::default(),
         })
     }
 
@@ -113,7 +126,7 @@ impl Shim {
     pub async fn answer(self: Rc<Self>, call: Call) -> Result<Vec<u8>> {
         match call.service.as_str() {
             TASK_V2 | TASK_V3 => self.answer_task(&call).await,
-            SANDBOX => self.answer_sandbox(&call),
+            SANDBOX => Box::pin(sandbox::answer(&self, &call)).await,
             other => Err(Error::new(Code::Unimplemented, format!("service {other}"))),
         }
     }
@@ -215,34 +228,39 @@ impl Shim {
         }
     }
 
-    /// What can be said of a pod's sandbox without making one: a pod is made of containers here.
-    fn answer_sandbox(&self, call: &Call) -> Result<Vec<u8>> {
-        match call.method.as_str() {
-            "Platform" => {
-                let architecture = match std::env::consts::ARCH {
-                    "x86_64" => "amd64",
-                    "aarch64" => "arm64",
-                    other => other,
-                };
-                let platform =
-                    Platform { os: "linux".into(), architecture: architecture.into(), ..Default::default() };
-                answer(&sandbox::PlatformResponse {
-                    platform: MessageField::some(platform),
-                    ..Default::default()
-                })
+    /// Makes a container and keeps it under its id.
+    ///
+    /// # Errors
+    /// `AlreadyExists`; what making it failed with.
+    pub async fn add(
+        self: &Rc<Self>,
+        recipe: Recipe<'_>,
+        deadline: Option<std::time::Instant>,
+    ) -> Result<Rc<Container>> {
+        let id = recipe.request.id.as_str();
+        check_id("container id", id)?;
+        {
+            let mut containers = self.containers.borrow_mut();
+            if containers.contains_key(id) {
+                return Err(Error::new(Code::AlreadyExists, format!("container {id} exists")));
             }
-            "PingSandbox" => answer(&sandbox::PingResponse::new()),
-            "ShutdownSandbox" => {
-                if self.is_empty() {
-                    self.quit.notify_one();
-                }
-                answer(&sandbox::ShutdownSandboxResponse::new())
-            }
-            other => Err(Error::new(
-                Code::Unimplemented,
-                format!("sandbox method {other}: pods are made of containers (sandboxer podsandbox)"),
-            )),
+            containers.insert(id.to_owned(), None);
         }
+        let _place = Place { shim: self, id };
+        let container = Container::create(self, recipe, deadline).await?;
+        self.containers.borrow_mut().insert(id.to_owned(), Some(Rc::clone(&container)));
+        Ok(container)
+    }
+
+    /// Lets go of a container that has been deleted.
+    pub fn forget(&self, id: &str) {
+        self.containers.borrow_mut().remove(id);
+        self.connections.ring();
+    }
+
+    /// Every container that has been made.
+    pub fn all(&self) -> Vec<Rc<Container>> {
+        self.containers.borrow().values().flatten().cloned().collect()
     }
 
     async fn create(
@@ -250,17 +268,8 @@ impl Shim {
         request: api::CreateTaskRequest,
         deadline: Option<std::time::Instant>,
     ) -> Result<Vec<u8>> {
-        check_id("container id", &request.id)?;
-        {
-            let mut containers = self.containers.borrow_mut();
-            if containers.contains_key(&request.id) {
-                return Err(Error::new(Code::AlreadyExists, format!("container {} exists", request.id)));
-            }
-            containers.insert(request.id.clone(), None);
-        }
-        let _place = Place { shim: self, id: &request.id };
-        let container = Container::create(self, &request, deadline).await?;
-        self.containers.borrow_mut().insert(request.id.clone(), Some(Rc::clone(&container)));
+        let options = Options::from_any(request.options.as_ref())?;
+        let container = self.add(Recipe { request: &request, options, is_task: true }, deadline).await?;
         let pid = container.init.pid();
         let io = event::TaskIO {
             stdin: request.stdin.clone(),
@@ -290,11 +299,10 @@ impl Shim {
         let container = self.container_of(&request.id, &request.exec_id)?;
         let (pid, exit) = if request.exec_id.is_empty() {
             let deleted = container.delete(deadline).await?;
-            self.containers.borrow_mut().remove(&request.id);
-            self.connections.ring();
+            self.forget(&request.id);
             deleted
         } else {
-            container.delete_exec(&request.exec_id)?
+            container.delete_exec(&request.exec_id).await?
         };
         answer(&api::DeleteResponse {
             pid,

@@ -10,9 +10,7 @@
 //! host), and for exec, whose output must end soon after the process even if something that it started keeps it open.
 
 use std::cell::{Cell, RefCell};
-use std::ffi::CString;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt as _;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -31,20 +29,22 @@ use crate::error::{Context as _, Error, Result};
 use crate::log;
 use crate::path;
 use crate::reap::Reaper;
+use crate::stream_uri::{Scheme, fifo_path, scheme};
 use crate::sys;
 
 /// How long a new process waits for the manager to open its end of an output FIFO.
 const READER_LIMIT: Duration = Duration::from_secs(2);
-/// How long a logging binary may take to say that it is ready.
-const LOGGER_LIMIT: Duration = Duration::from_secs(10);
 /// How long output that is still open is copied after its process has ended (security.md I8).
 const AFTER_EXIT: Duration = Duration::from_millis(500);
 /// How long after that a reader may take to accept what has been read.
 const DRAIN_LIMIT: Duration = Duration::from_secs(10);
-/// Bytes a splice(2): the usual capacity of a pipe.
-const CHUNK: usize = 64 * 1024;
+/// Bytes a splice(2), and the capacity that output pipes and FIFOs are given: with the usual 64 KiB a writer and a reader stop
+/// and wake each other four times as often. Pages are taken as they are filled.
+const CHUNK: usize = 256 * 1024;
+/// Bytes a copy to a file.
+const FILE_CHUNK: usize = 32 * 1024;
 /// Splices before other tasks get their turn.
-const TURN: usize = 16;
+const TURN: usize = 4;
 
 /// The streams of a process as the task API names them; empty means none.
 #[derive(Debug, Clone, Default)]
@@ -181,8 +181,8 @@ pub async fn open(paths: &Paths, owner: &Owner<'_>) -> Result<Prepared> {
 /// Standard output and error. A file or a logging binary takes both, as in containerd's own shim.
 async fn open_outputs(paths: &Paths, owner: &Owner<'_>) -> Result<(Target, Target)> {
     match scheme("stdout", &paths.stdout)? {
-        Scheme::Binary(program, arguments) => {
-            let (out, err) = start_logger(&program, arguments, owner).await?;
+        Scheme::Binary(logger) => {
+            let (out, err) = logger.start(owner).await?;
             Ok((Target::Logger(out), Target::Logger(err)))
         }
         Scheme::File(file) => {
@@ -211,7 +211,7 @@ async fn open_output(what: &str, uri: &str) -> Result<Target> {
                 open_output_fifo(&fifo).await.context(|| format!("open {what} {}", fifo.display()))?;
             Ok(Target::Fifo(write, read))
         }
-        Scheme::Binary(..) => {
+        Scheme::Binary(_) => {
             Err(Error::invalid(format!("{what} {uri:?}: a logging binary goes with stdout")))
         }
     }
@@ -239,6 +239,7 @@ async fn open_output_fifo(fifo: &Path) -> nix::Result<(OwnedFd, OwnedFd)> {
         Some(write) => write,
         None => path::open_fifo(fifo, OFlag::O_WRONLY)?,
     };
+    widen(&write);
     Ok((write, read))
 }
 
@@ -266,9 +267,15 @@ fn child_output(
         Target::File(file) => Sink::File(file),
     };
     let (read, write) = pipe()?;
+    widen(&write);
     hand_over(&write, owner)?;
     copies.push(Copy { from: read, to });
     Ok(write)
+}
+
+/// Where the user may not have so much, the usual capacity does.
+fn widen(pipe: &OwnedFd) {
+    let _ = fcntl(pipe, FcntlArg::F_SETPIPE_SZ(i32::try_from(CHUNK).unwrap_or(i32::MAX)));
 }
 
 /// Makes a descriptor fit for a container: blocking, and owned as asked, so that `/dev/stdout` can be opened.
@@ -281,7 +288,11 @@ fn hand_over(fd: &OwnedFd, owner: &Owner<'_>) -> Result<()> {
     Ok(())
 }
 
-fn pipe() -> Result<(OwnedFd, OwnedFd)> {
+/// A pipe, close-on-exec.
+///
+/// # Errors
+/// The errno of pipe2(2).
+pub fn pipe() -> Result<(OwnedFd, OwnedFd)> {
     nix::unistd::pipe2(OFlag::O_CLOEXEC).context(|| "make a pipe")
 }
 
@@ -293,144 +304,6 @@ fn set_nonblocking(fd: &OwnedFd, on: bool) -> Result<()> {
         fcntl(fd, FcntlArg::F_SETFL(wanted)).context(|| "fcntl")?;
     }
     Ok(())
-}
-
-/// What a stream's URI means.
-#[derive(Debug, PartialEq, Eq)]
-enum Scheme {
-    None,
-    Fifo(PathBuf),
-    File(PathBuf),
-    Binary(PathBuf, Vec<String>),
-}
-
-/// security.md I9: an allow-list of schemes, each with an absolute path.
-fn scheme(what: &str, uri: &str) -> Result<Scheme> {
-    if uri.is_empty() {
-        return Ok(Scheme::None);
-    }
-    let Some((name, rest)) = uri.split_once("://") else {
-        return Ok(Scheme::Fifo(path::check_absolute(what, uri)?));
-    };
-    let (file, query) = rest.split_once('?').unwrap_or((rest, ""));
-    let file = path::check_absolute(what, &percent_decode(what, file)?)?;
-    match name {
-        "fifo" => Ok(Scheme::Fifo(file)),
-        "file" => Ok(Scheme::File(file)),
-        "binary" => {
-            let mut arguments = Vec::new();
-            for pair in query.split('&').filter(|pair| !pair.is_empty()) {
-                let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
-                arguments.push(percent_decode(what, &key.replace('+', " "))?);
-                if !value.is_empty() {
-                    arguments.push(percent_decode(what, &value.replace('+', " "))?);
-                }
-            }
-            Ok(Scheme::Binary(file, arguments))
-        }
-        _ => Err(Error::invalid(format!("{what} {uri:?}: the scheme must be fifo, file or binary"))),
-    }
-}
-
-fn fifo_path(what: &str, uri: &str) -> Result<Option<PathBuf>> {
-    match scheme(what, uri)? {
-        Scheme::None => Ok(None),
-        Scheme::Fifo(fifo) => Ok(Some(fifo)),
-        Scheme::File(_) | Scheme::Binary(..) => {
-            Err(Error::invalid(format!("{what} {uri:?}: must be a FIFO")))
-        }
-    }
-}
-
-fn percent_decode(what: &str, text: &str) -> Result<String> {
-    let mut decoded = Vec::with_capacity(text.len());
-    let mut bytes = text.bytes();
-    while let Some(byte) = bytes.next() {
-        if byte != b'%' {
-            decoded.push(byte);
-            continue;
-        }
-        let digit =
-            |byte: Option<u8>| char::from(byte?).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
-        match (digit(bytes.next()), digit(bytes.next())) {
-            (Some(high), Some(low)) => decoded.push(high * 16 + low),
-            _ => return Err(Error::invalid(format!("{what} {text:?}: a bad % sequence"))),
-        }
-    }
-    String::from_utf8(decoded).map_err(|_| Error::invalid(format!("{what} {text:?}: not UTF-8")))
-}
-
-/// Starts a logging binary as containerd defines them (standard output on 3, error on 4, ready on 5, two variables)
-/// and returns the ends for the container.
-async fn start_logger(
-    program: &Path,
-    arguments: Vec<String>,
-    owner: &Owner<'_>,
-) -> Result<(OwnedFd, OwnedFd)> {
-    let c_string = |text: &[u8]| {
-        CString::new(text).map_err(|_| Error::invalid("a logging binary's argument: contains a NUL"))
-    };
-    let file = c_string(program.as_os_str().as_bytes())?;
-    let mut words = vec![file.clone()];
-    for argument in &arguments {
-        words.push(c_string(argument.as_bytes())?);
-    }
-    let environment = [
-        c_string(format!("CONTAINER_ID={}", owner.id).as_bytes())?,
-        c_string(format!("CONTAINER_NAMESPACE={}", owner.namespace).as_bytes())?,
-    ];
-    let (out_read, out_write) = pipe()?;
-    let (err_read, err_write) = pipe()?;
-    let (ready_read, ready_write) = pipe()?;
-    // Above the numbers that they are placed at.
-    let above = |fd: &OwnedFd| -> Result<AboveTargets> { AboveTargets::new(fd) };
-    let (out, err, ready) = (above(&out_read)?, above(&err_read)?, above(&ready_write)?);
-    let null = path::null_device().context(|| "open /dev/null")?;
-    let child = sys::spawn(&sys::Program {
-        path: &file,
-        arguments: &words,
-        environment: &environment,
-        stdio: [null.as_fd(); 3],
-        placed: &[(out.0.as_fd(), 3), (err.0.as_fd(), 4), (ready.0.as_fd(), 5)],
-        dies_with_us: false,
-        new_session: false,
-    })
-    .context(|| format!("start logging binary {}", program.display()))?;
-    drop((out, err, ready, ready_write));
-    owner.reaper.know(child.pid);
-    let (reaper, pid) = (Rc::clone(owner.reaper), child.pid);
-    let pidfd = Rc::new(child.pidfd);
-    let watched = Rc::clone(&pidfd);
-    tokio::task::spawn_local(async move {
-        let _ = reaper.wait(pid, &*watched).await;
-    });
-    let ready = sys::watch(ready_read, Interest::READABLE).context(|| "watch a logging binary")?;
-    // A byte or the end of the pipe: both mean that it is ready.
-    if timeout(LOGGER_LIMIT, ready.readable()).await.is_err() {
-        let _ = sys::pidfd_send_signal(&*pidfd, libc::SIGKILL);
-        return Err(Error::other(format!(
-            "logging binary {}: not ready after {} s",
-            program.display(),
-            LOGGER_LIMIT.as_secs()
-        )));
-    }
-    Ok((out_write, err_write))
-}
-
-/// A duplicate with a number above those that a logging binary finds its descriptors at.
-struct AboveTargets(OwnedFd);
-
-impl AboveTargets {
-    fn new(fd: &OwnedFd) -> Result<Self> {
-        let mut low = Vec::new();
-        loop {
-            let copy = fd.try_clone().context(|| "duplicate a pipe")?;
-            if copy.as_raw_fd() > 5 {
-                return Ok(Self(copy));
-            }
-            low.push(copy);
-        }
-    }
 }
 
 impl Prepared {
@@ -519,6 +392,22 @@ impl Streams {
         }
     }
 
+    /// The process is deleted, and its caller reads no more after the answer (ctr of containerd 2): waits until what has been
+    /// written is with its reader, but at most `DRAIN_LIMIT`. What others keep open is cut off (security.md I8).
+    pub async fn deliver(&self, paths: &Paths) {
+        self.close_stdin();
+        self.held.borrow_mut().clear();
+        self.phase.send_replace(Phase::Drain);
+        let delivered = async {
+            if self.running.get() > 0 {
+                self.phase.closed().await;
+            }
+            taken(paths).await;
+        };
+        let _ = timeout(DRAIN_LIMIT, delivered).await;
+        self.phase.send_replace(Phase::Abort);
+    }
+
     /// The process is deleted: what has been written is delivered in the background, nothing waits for it.
     pub fn close(&self) {
         self.close_stdin();
@@ -526,6 +415,22 @@ impl Streams {
         if self.running.get() > 0 {
             let (phase, running) = (self.phase.clone(), Rc::clone(&self.running));
             tokio::task::spawn_local(async move { finish(&phase, &running).await });
+        }
+    }
+}
+
+/// Waits until the readers of the FIFOs among `paths` have taken what is in them, or have gone.
+async fn taken(paths: &Paths) {
+    for (what, uri) in [("stdout", &paths.stdout), ("stderr", &paths.stderr)] {
+        let Ok(Scheme::Fifo(fifo)) = scheme(what, uri) else { continue };
+        // Without a reader there is nothing to open.
+        let Ok(write) = path::open_fifo(&fifo, OFlag::O_WRONLY) else { continue };
+        let mut pause = Duration::from_millis(1);
+        while sys::unread(&write).is_ok_and(|bytes| bytes > 0)
+            && !polled(&write, PollFlags::POLLOUT).contains(PollFlags::POLLERR)
+        {
+            sleep(pause).await;
+            pause = (pause * 2).min(Duration::from_millis(50));
         }
     }
 }
@@ -654,7 +559,7 @@ async fn copy(
 
 /// Reads what is there, at most one buffer, and writes all of it to a file.
 fn move_to_file(from: &OwnedFd, to: &OwnedFd) -> nix::Result<usize> {
-    let mut buffer = [0; CHUNK / 2];
+    let mut buffer = [0; FILE_CHUNK];
     // The source may be a blocking pipe.
     if !has_input(from) {
         return if is_hung_up(from) { Ok(0) } else { Err(Errno::EAGAIN) };
@@ -791,35 +696,5 @@ mod tests {
         let mut buffer = [0; 64];
         assert_eq!(nix::unistd::read(&sink_read, &mut buffer).unwrap(), 10);
         drop(source_write);
-    }
-
-    /// security.md I9: schemes are an allow-list, paths are absolute.
-    #[test]
-    fn i9_stream_uris_are_an_allow_list() {
-        assert_eq!(scheme("stdout", "").unwrap(), Scheme::None);
-        assert_eq!(scheme("stdout", "/run/f").unwrap(), Scheme::Fifo("/run/f".into()));
-        assert_eq!(scheme("stdout", "file:///var/log/a%20b").unwrap(), Scheme::File("/var/log/a b".into()));
-        assert_eq!(
-            scheme("stdout", "binary:///bin/logger?tag=web&x=a%2Fb&flag").unwrap(),
-            Scheme::Binary(
-                "/bin/logger".into(),
-                ["tag", "web", "x", "a/b", "flag"].map(str::to_owned).to_vec()
-            )
-        );
-        for uri in [
-            "relative/fifo",
-            "http://example/x",
-            "file://relative/x",
-            "file:///var/../etc/passwd",
-            "file:///a/%2e%2e/b",
-            "binary://logger",
-            "binary:///bin/x?a=%zz",
-            "npipe:////./pipe/x",
-            "../fifo",
-        ] {
-            let error = scheme("stdout", uri).unwrap_err();
-            assert_eq!(error.code(), crate::error::Code::InvalidArgument, "{uri}");
-        }
-        assert!(fifo_path("stdin", "file:///x").is_err());
     }
 }

@@ -78,6 +78,17 @@ pub fn pidfd_send_signal(pidfd: impl AsFd, signal: c_int) -> nix::Result<()> {
     Errno::result(result).map(drop)
 }
 
+/// prctl(2) `PR_SCHED_CORE_CREATE`: from now on this process and those that it starts share a core with nobody else.
+///
+/// # Errors
+/// The errno of prctl(2): `EINVAL` for a kernel without core scheduling, `ENODEV` for a machine without SMT.
+pub fn create_core_scheduling_group() -> nix::Result<()> {
+    let [own, scope, none]: [libc::c_ulong; 3] = [0, libc::PR_SCHED_CORE_SCOPE_THREAD_GROUP as _, 0];
+    // SAFETY: five integers; the last is an address for PR_SCHED_CORE_GET only.
+    Errno::result(unsafe { libc::prctl(libc::PR_SCHED_CORE, libc::PR_SCHED_CORE_CREATE, own, scope, none) })
+        .map(drop)
+}
+
 /// splice(2) of at most `len` bytes between two descriptors of which one is a pipe, without blocking.
 ///
 /// # Errors
@@ -88,6 +99,17 @@ pub fn splice(from: impl AsFd, to: impl AsFd, len: usize) -> nix::Result<usize> 
     // SAFETY: null offsets mean the descriptors' own positions; no memory of ours is used.
     let moved = unsafe { libc::splice(from, ptr::null_mut(), to, ptr::null_mut(), len, flags) };
     Errno::result(moved).map(isize::unsigned_abs)
+}
+
+/// Bytes in a pipe or FIFO that nobody has read yet (`FIONREAD`).
+///
+/// # Errors
+/// The errno of ioctl(2).
+pub fn unread(pipe: impl AsFd) -> nix::Result<usize> {
+    let mut bytes: c_int = 0;
+    // SAFETY: FIONREAD writes one int, which outlives the call.
+    Errno::result(unsafe { libc::ioctl(pipe.as_fd().as_raw_fd(), libc::FIONREAD, &raw mut bytes) })?;
+    Ok(usize::try_from(bytes).unwrap_or(0))
 }
 
 /// Sets the size of a terminal (`TIOCSWINSZ`).

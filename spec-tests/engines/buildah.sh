@@ -71,7 +71,7 @@ buildah_run() {
     container=$(b from "$BUILD_IMAGE")
     b run --isolation oci --runtime "$RUNTIME" --network none "$container" sh -c 'echo out; echo err >&2; exit 3'; echo "run: $?"
     echo input | b run --isolation oci --runtime "$RUNTIME" --network none "$container" cat
-    type_line | on_terminal buildah --storage-driver overlay --root "$ENGINES_ROOT/buildah/root" --runroot "$ENGINES_ROOT/buildah/run" \
+    on_terminal buildah --storage-driver overlay --root "$ENGINES_ROOT/buildah/root" --runroot "$ENGINES_ROOT/buildah/run" \
         run --isolation oci --runtime "$RUNTIME" --network none -t "$container" sh -c 'tty; read x; echo "got $x"; exit 4'; echo "tty: $?"
     b run --isolation oci --runtime "$RUNTIME" --network none --user guest "$container" id
     b run --isolation oci --runtime "$RUNTIME" --network host "$container" sh -c 'ls /sys/class/net'
@@ -91,5 +91,5 @@ buildah_steps() {
     step 'buildah bud --cap-drop --cap-add --ulimit --shm-size -m --security-opt' 0 buildah_options
     step 'buildah run: status, standard input, terminal, user, host network' 0 buildah_run
     step 'buildah: nothing is left' 0 buildah_left
-    umount /etc/containers
+    wall_time buildah
 }

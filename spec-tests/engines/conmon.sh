@@ -54,11 +54,12 @@ crio_create() {
     mkfifo "$bundle/sync"
     # The write end for conmon, the read end for us: opened both ways, neither waits for the other.
     exec 5<>"$bundle/sync"
-    _OCI_SYNCPIPE=3 conmon -b "$bundle" -c "$id" --exit-dir "$bundle/exits" -l "$bundle/log" --log-level info -n "name-$id" \
+    # In the bundle, where CRI-O looks for the file oom.
+    _OCI_SYNCPIPE=3 env -C "$bundle" conmon -b "$bundle" -c "$id" --exit-dir "$bundle/exits" -l "$bundle/log" --log-level info -n "name-$id" \
         -P "$bundle/conmon-pidfile" -p "$bundle/pidfile" --persist-dir "$bundle/persist" -r "$RUNTIME" \
         --runtime-arg "--root=$ENGINES_ROOT/conmon/root-$LABEL" --socket-dir-path "$bundle/sockets" --syslog \
         -u "$id" "${terminal[@]}" 3>&5 </dev/null >/dev/null 2>&1
-    read -r -t 10 answer <&5
+    read -r -t 120 answer <&5
     sed -E 's/"(data|pid)": ?-?[1-9][0-9]*/"\1": N/' <<<"$answer"
 }
 
@@ -79,10 +80,10 @@ print(json.dumps({"terminal": False, "user": {"uid": 1000, "gid": 1000}, "args":
     _OCI_SYNCPIPE=3 conmon -c "$id" -n "name-$id" -r "$RUNTIME" -p "$bundle/$name/pidfile" --persist-dir "$bundle/persist" \
         -e -l "$bundle/$name/log" --socket-dir-path "$bundle/sockets" -T "$timeout" --exec-process-spec "$bundle/$name/process" \
         --runtime-arg "--root=$ENGINES_ROOT/conmon/root-$LABEL" -b "$bundle" -u "$name" 3>&6 </dev/null >/dev/null 2>&1
-    # First the process number, then the exit status.
-    read -r -t 10 answer <&6
+    # The exit status, after the process number where conmon tells that.
+    read -r -t 120 answer <&6
     sed -E 's/("(data|pid)": ?)[1-9][0-9]*/\1N/' <<<"$answer"
-    if read -r -t 10 answer <&6; then echo "$answer"; fi
+    if [[ $answer != *exit_code* ]] && read -r -t 120 answer <&6; then echo "$answer"; fi
     cut -d' ' -f2- "$bundle/$name/log"
 }
 
@@ -125,7 +126,7 @@ conmon_terminal() {
 import socket, sys
 attach = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
 attach.connect(sys.argv[1])
-attach.settimeout(10)
+attach.settimeout(120)
 attach.send(b"typed\n")
 received = b""
 while b"got typed" not in received:
@@ -141,15 +142,15 @@ PYTHON
 }
 conmon_exec() {
     local id=$LABEL-exec
-    crio_bundle "$id" none sleep 100
+    crio_bundle "$id" none sleep 1000
     crio_create "$id" none
     oci start "$id"
-    crio_exec "$id" 10 sh -c 'echo out; echo err >&2; id -u; exit 5' | sort
+    crio_exec "$id" 100 sh -c 'echo out; echo err >&2; id -u; exit 5' | sort
     crio_exec "$id" 1 sleep 50 | sort
-    crio_exec "$id" 10 nosuch | sed -E 's/"message": ?".*executable file not found.*"/executable file not found/' | sort
+    crio_exec "$id" 100 nosuch | sed -E 's/"message": ?".*executable file not found.*"/executable file not found/' | sort
     oci exec --process "$ENGINES_ROOT/conmon/$id/exec-sh/process" "$id" 2>/dev/null; echo "attached exec: $?"
     # The process of the exec that timed out is gone.
-    oci ps "$id" | grep -c 'sleep 50'
+    eventually bash -c "! oci ps $id | grep -q 'sleep 50'"
     oci kill -a "$id" 9; echo "kill -a: $?"
     crio_end "$id"
     oci delete --force "$id"
@@ -167,7 +168,7 @@ conmon_oom() {
     crio_create "$id" none
     oci start "$id"
     crio_end "$id"
-    eventually test -e "$ENGINES_ROOT/conmon/$id/oom"
+    eventually test -e "$ENGINES_ROOT/conmon/$id/oom" || return
     find "$ENGINES_ROOT/conmon/$id" "$ENGINES_ROOT/conmon/$id/persist" -maxdepth 1 -name oom -printf '%f\n'
     oci delete --force "$id"
 }
@@ -183,7 +184,13 @@ conmon_left() {
     ls "$ENGINES_ROOT/conmon/root-$LABEL"
 }
 
+conmon_clean() {
+    oci list -q | while read -r id; do oci delete --force "$id"; done
+    rm -rf "$ENGINES_ROOT"/conmon/"$LABEL"-*
+}
+
 conmon_steps() {
+    clean_with conmon_clean
     step 'conmon: create, start, pause, update, kill, exit file, log' 0 conmon_lifecycle
     step 'conmon: terminal and attach' 0 conmon_terminal
     step 'conmon: exec, exec with a timeout, exec of a missing program' 0 conmon_exec
@@ -191,4 +198,5 @@ conmon_steps() {
     step 'conmon: out of memory' 0 conmon_oom
     step 'CRI-O: --version and features' 0 conmon_version
     step 'conmon: nothing is left' 0 conmon_left
+    wall_time conmon
 }

@@ -36,6 +36,7 @@ driver = "overlay"
 graphroot = "$ENGINES_ROOT/podman/root"
 runroot = "/run/containers/storage"
 CONF
+    clean_with podman_clean
     echo '{"default":[{"type":"insecureAcceptAnything"}]}' >"$ENGINES_ROOT/containers/policy.json"
     : >"$ENGINES_ROOT/containers/registries.conf"
     mkdir -p /etc/containers
@@ -45,14 +46,20 @@ CONF
 
 export IMAGE
 
+# All containers and pods of this runtime.
+podman_clean() {
+    p pod rm -fa -t 0
+    p rm -fa -t 0
+}
+
 podman_run() { p run --rm --network none $IMAGE sh -c 'echo out; echo err >&2; exit 3'; }
 podman_info() { p info --format '{{.Host.OCIRuntime.Name}}'; }
 podman_version() { p info --format '{{.Host.OCIRuntime.Version}}' | sed -n 's/^spec: .*/spec/p'; }
 podman_stdin() { printf 'one\ntwo\n' | p run --rm -i --network none $IMAGE cat; }
-podman_tty() { type_line | on_terminal podman --runtime "$RUNTIME" run --rm -it --network none $IMAGE sh -c 'tty; read x; stty size; echo "got $x"; exit 4'; }
+podman_tty() { on_terminal podman --runtime "$RUNTIME" run --rm -it --network none $IMAGE sh -c 'tty; read x; until stty size 2>/dev/null; do sleep 0.1; done; echo "got $x"; exit 4'; }
 podman_env() { p run --rm --network none -e A=b --env C --hostname h $IMAGE sh -c 'env | sort; hostname'; }
 podman_detached() {
-    p run -d --name "$LABEL-d" --network none $IMAGE sh -c 'echo started; trap "echo term; exit 7" TERM; while :; do sleep 0.1; done' >/dev/null
+    p run -d --name "$LABEL-d" --network none $IMAGE sh -c 'trap "echo term; exit 7" TERM; echo started; while :; do sleep 0.1; done' >/dev/null
     eventually bash -c "p logs $LABEL-d | grep -q started"
     p inspect --format '{{.State.Status}} {{.OCIRuntime}} {{.State.Pid}}' "$LABEL-d" | sed 's/ [1-9][0-9]*$/ N/'
     p exec "$LABEL-d" sh -c 'echo in exec; exit 5'; echo "exec: $?"
@@ -64,8 +71,8 @@ podman_detached() {
     p rm "$LABEL-d"
 }
 podman_exec_tty() {
-    p run -d --name "$LABEL-xt" --network none $IMAGE sleep 100 >/dev/null
-    type_line | on_terminal podman --runtime "$RUNTIME" exec -it "$LABEL-xt" sh -c 'tty; read x; stty size; echo "got $x"; exit 6'; echo "exec: $?"
+    p run -d --name "$LABEL-xt" --network none $IMAGE sleep 1000 >/dev/null
+    on_terminal podman --runtime "$RUNTIME" exec -it "$LABEL-xt" sh -c 'tty; read x; until stty size 2>/dev/null; do sleep 0.1; done; echo "got $x"; exit 6'; echo "exec: $?"
     printf 'x\ny\n' | p exec -i "$LABEL-xt" cat
     p exec -d "$LABEL-xt" sh -c 'echo done >/tmp/d' >/dev/null
     eventually p exec "$LABEL-xt" test -f /tmp/d
@@ -78,20 +85,20 @@ podman_exec_tty() {
     p rm -f -t 0 "$LABEL-xt"
 }
 podman_exec_missing() {
-    p run -d --name "$LABEL-xm" --network none $IMAGE sleep 100 >/dev/null
+    p run -d --name "$LABEL-xm" --network none $IMAGE sleep 1000 >/dev/null
     classified exec "$LABEL-xm" nosuch; status=$?
     p rm -f -t 0 "$LABEL-xm" >/dev/null
     return $status
 }
 podman_kill() {
-    p run -d --name "$LABEL-k" --network none $IMAGE sleep 100 >/dev/null
+    p run -d --name "$LABEL-k" --network none $IMAGE sleep 1000 >/dev/null
     p kill "$LABEL-k"
     p wait "$LABEL-k"
-    p run -d --name "$LABEL-k2" --network none $IMAGE sh -c 'trap "exit 9" USR1; while :; do sleep 0.1; done' >/dev/null
-    sleep 0.5
+    p run -d --name "$LABEL-k2" --network none $IMAGE sh -c 'trap "exit 9" USR1; echo ready; while :; do sleep 0.1; done' >/dev/null
+    eventually bash -c "p logs $LABEL-k2 | grep -q ready"
     p kill -s USR1 "$LABEL-k2"
     p wait "$LABEL-k2"
-    p start "$LABEL-k2" && sleep 0.5 && p kill -s SIGUSR1 "$LABEL-k2" && p wait "$LABEL-k2"
+    p start "$LABEL-k2" && eventually bash -c "p logs $LABEL-k2 | grep -c ready | grep -q 2" && p kill -s SIGUSR1 "$LABEL-k2" && p wait "$LABEL-k2"
     p rm "$LABEL-k" "$LABEL-k2" | sort
 }
 podman_create_start() {
@@ -106,7 +113,7 @@ podman_create_start() {
     p rm "$LABEL-c"
 }
 podman_pause() {
-    p run -d --name "$LABEL-p" --network none $IMAGE sleep 100 >/dev/null
+    p run -d --name "$LABEL-p" --network none $IMAGE sleep 1000 >/dev/null
     p pause "$LABEL-p"
     p inspect --format '{{.State.Status}}' "$LABEL-p"
     p exec "$LABEL-p" true 2>/dev/null; echo "exec: $?"
@@ -128,7 +135,7 @@ podman_oom() {
     p inspect --format '{{.State.OOMKilled}}' "$LABEL-oom2"
     p rm "$LABEL-oom" "$LABEL-oom2" | sort
 }
-podman_pids() { p run --rm --network none --pids-limit 5 $IMAGE sh -c 'for i in 1 2 3 4 5 6 7 8; do sleep 1 & done; wait' 2>&1 | tail -n 1; }
+podman_pids() { p run --rm --network none --pids-limit 5 $IMAGE sh -c 'for i in 1 2 3 4 5 6 7 8; do sleep 1000 & done; wait' 2>&1 | tail -n 1; }
 podman_user() {
     p run --rm --network none --user guest $IMAGE id
     p run --rm --network none --user 1234:5678 --group-add 99 $IMAGE id
@@ -192,23 +199,138 @@ podman_seccomp() {
 }
 podman_init() { p run --rm --network none --init --init-path /usr/bin/tini-static $IMAGE sh -c 'ps -o args | sed -n 2,3p'; }
 podman_healthcheck() {
-    p run -d --name "$LABEL-h" --network none --health-cmd 'test -f /tmp/ok' --health-retries 1 --health-interval disable $IMAGE sleep 100 >/dev/null
+    p run -d --name "$LABEL-h" --network none --health-cmd 'test -f /tmp/ok' --health-retries 1 --health-interval disable $IMAGE sleep 1000 >/dev/null
     p healthcheck run "$LABEL-h"; echo "first: $?"
     p exec "$LABEL-h" touch /tmp/ok
     p healthcheck run "$LABEL-h"; echo "second: $?"
     p rm -f -t 0 "$LABEL-h"
 }
 podman_pod() {
-    p pod create --infra-image $IMAGE --infra-command '/bin/sleep 100' --name "$LABEL-pod" --network none --share net,ipc,uts,pid >/dev/null
-    p run -d --pod "$LABEL-pod" --name "$LABEL-pod-a" $IMAGE sh -c 'echo from a | nc -l -p 7777; sleep 100' >/dev/null
-    p run --rm --pod "$LABEL-pod" --name "$LABEL-pod-b" $IMAGE sh -c 'sleep 0.5; nc 127.0.0.1 7777; sleep 0.5; ps -o args | grep -cx "[s]leep 100"; hostname' | sed "s/$LABEL/NAME/"
+    p pod create --infra-image $IMAGE --infra-command '/bin/sleep 1000' --name "$LABEL-pod" --network none --share net,ipc,uts,pid >/dev/null
+    p run -d --pod "$LABEL-pod" --name "$LABEL-pod-a" $IMAGE sh -c 'echo from a | nc -l -p 7777; sleep 1000' >/dev/null
+    p run --rm --pod "$LABEL-pod" --name "$LABEL-pod-b" $IMAGE sh -c 'until nc 127.0.0.1 7777 2>/dev/null; do sleep 0.1; done; until ps -o args | grep -x "[s]leep 1000"; do sleep 0.1; done; hostname' | sed "s/$LABEL/NAME/"
     p pod ps --filter "name=$LABEL-pod" --format '{{.Status}} {{.NumberOfContainers}}'
     p pod stop -t 1 "$LABEL-pod" >/dev/null 2>&1
     p pod ps --filter "name=$LABEL-pod" --format '{{.Status}}'
     p pod rm -f -t 0 "$LABEL-pod" >/dev/null
 }
+export KUBE_LIMITS='memory: 64Mi, cpu: 500m'
+# What Kubernetes would say: two containers of a pod, limits, a volume of the host, an environment, and its end.
+podman_play_kube() {
+    local dir=$TMPDIR/kube-$LABEL
+    mkdir -p "$dir/data"; echo from the host >"$dir/data/file"
+    cat >"$dir/pod.yaml" <<YAML
+apiVersion: v1
+kind: Pod
+metadata: {name: $LABEL-kube, labels: {app: web}}
+spec:
+  hostname: kube
+  restartPolicy: Never
+  securityContext: {runAsUser: 1000}
+  volumes: [{name: data, hostPath: {path: $dir/data, type: Directory}}]
+  containers:
+  - name: server
+    image: $IMAGE
+    command: [sh, -c, 'id -u; hostname; cat /data/file; touch /data/x 2>/dev/null || echo read-only; echo page | nc -l -p 7778; echo "env \$A"; trap exit TERM; sleep 1000 & wait']
+    env: [{name: A, value: b}]
+    volumeMounts: [{name: data, mountPath: /data, readOnly: true}]
+    resources: {limits: {$KUBE_LIMITS}}
+    securityContext: {allowPrivilegeEscalation: false, capabilities: {drop: [all]}}
+  - name: client
+    image: $IMAGE
+    command: [sh, -c, 'until nc 127.0.0.1 7778; do sleep 0.1; done; grep -E "NoNewPrivs|CapBnd" /proc/self/status']
+YAML
+    p play kube --network none "$dir/pod.yaml" >/dev/null
+    p wait "$LABEL-kube-client"
+    p logs "$LABEL-kube-client" 2>/dev/null | grep -v refused
+    eventually bash -c "p logs $LABEL-kube-server | grep -q env"
+    p logs "$LABEL-kube-server" 2>&1
+    p inspect --format '{{.HostConfig.Memory}} {{.HostConfig.NanoCpus}}' "$LABEL-kube-server"
+    p pod inspect --format '{{.State}}' "$LABEL-kube"
+    p generate kube "$LABEL-kube" 2>/dev/null | grep -cE '^kind: Pod|name: server'
+    p play kube --down "$dir/pod.yaml" >/dev/null 2>&1; echo "down: $?"
+    p pod exists "$LABEL-kube"; echo "exists: $?"
+    rm -r "$dir"
+}
+podman_logs() {
+    local name=$LABEL-log follower
+    p run -d --name "$name" --network none $IMAGE sh -c 'for i in 1 2 3; do echo line $i; done; until test -e /go; do sleep 0.1; done; echo last >&2; exit 3' >/dev/null
+    p logs -f "$name" >"$STEP.followed" 2>&1 & follower=$!
+    eventually grep -q 'line 3' "$STEP.followed"
+    p exec "$name" touch /go
+    wait $follower; echo "logs: $?"; cat "$STEP.followed"
+    p wait "$name"
+    p logs --tail 2 "$name" 2>/dev/null
+    p logs -t "$name" 2>/dev/null | grep -cE '^[0-9-]+T[0-9:.]+[+Z]'
+    p rm "$name" >/dev/null
+}
+# Someone who is told when a service is ready: systemd's place is taken by a socket.
+listen_for_readiness() {
+    exec python3 -c 'import socket, sys
+told = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+told.bind(sys.argv[1])
+told.settimeout(120)
+while True:
+    try:
+        print(told.recv(4096).decode().strip(), flush=True)
+    except OSError:
+        break' "$1" >>"$2"
+}
+# conmon says that the container runs, or the program itself does; the host has a program that can.
+podman_sdnotify() {
+    local socket=$TMPDIR/notify-$LABEL listener
+    : >"$STEP.told"
+    listen_for_readiness "$socket" "$STEP.told" & listener=$!
+    eventually test -S "$socket"
+    chmod 0666 "$socket"
+    NOTIFY_SOCKET=$socket p run -d --rm --name "$LABEL-sd" --sdnotify conmon --network none $IMAGE sh -c 'echo "socket: $NOTIFY_SOCKET"; sleep 1000' >/dev/null
+    eventually grep -q READY=1 "$STEP.told"
+    p logs "$LABEL-sd"
+    p rm -f -t 0 "$LABEL-sd" >/dev/null
+    sed 's/[1-9][0-9]*$/N/' "$STEP.told" | sort -u
+    : >"$STEP.told"
+    NOTIFY_SOCKET=$socket p run -d --name "$LABEL-sd2" --sdnotify container --network none -v /usr:/usr:ro -v /lib:/lib:ro -v /lib64:/lib64:ro $IMAGE \
+        /usr/bin/python3 -c 'import os, socket, time
+told = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+told.sendto(b"READY=1", os.environ["NOTIFY_SOCKET"])
+print("told", flush=True)
+time.sleep(100)' >/dev/null; echo "run: $?"
+    eventually grep -q READY=1 "$STEP.told"
+    eventually bash -c "p logs $LABEL-sd2 2>&1 | grep -q told"
+    p logs "$LABEL-sd2" 2>&1
+    sed 's/[1-9][0-9]*$/N/' "$STEP.told" | sort -u
+    p rm -f -t 0 "$LABEL-sd2" >/dev/null
+    kill $listener
+    rm -f "$socket"
+}
+podman_restart_policy() {
+    local name=$LABEL-rp
+    p run -d --name "$name" --network none --restart on-failure:2 $IMAGE false >/dev/null
+    eventually bash -c "p inspect --format '{{.RestartCount}} {{.State.Status}}' $name | grep -qx '2 exited'"
+    p inspect --format '{{.RestartCount}} {{.State.Status}} {{.State.ExitCode}}' "$name"
+    p rm "$name" >/dev/null
+}
+# REGISTRY is a port.
+podman_registry() {
+    local remote=127.0.0.1:$REGISTRY/engines/image-$LABEL:v1
+    p tag $IMAGE "$remote"
+    p push -q --tls-verify=false "$remote"; echo "push: $?"
+    p rmi "$remote" >/dev/null
+    p run --rm --pull never --network none "$remote" true 2>/dev/null; echo "before the pull: $?"
+    p pull -q --tls-verify=false "$remote" >/dev/null; echo "pull: $?"
+    p run --rm --network none "$remote" echo pulled
+    p rmi "$remote" >/dev/null
+}
+podman_commit() {
+    p run --name "$LABEL-cm" --network none $IMAGE sh -c 'echo made >/made'
+    p diff "$LABEL-cm" | grep made
+    p commit -q "$LABEL-cm" "localhost/committed-$LABEL" >/dev/null
+    p rm "$LABEL-cm" >/dev/null
+    p run --rm --network none "localhost/committed-$LABEL" cat /made
+    p rmi "localhost/committed-$LABEL" >/dev/null
+}
 podman_namespaces() {
-    p run -d --name "$LABEL-ns" --network none $IMAGE sleep 100 >/dev/null
+    p run -d --name "$LABEL-ns" --network none $IMAGE sleep 1000 >/dev/null
     p run --rm --pid "container:$LABEL-ns" --network "container:$LABEL-ns" --ipc "container:$LABEL-ns" $IMAGE ps -o pid,args | sed -n 2p
     p run --rm --pid host --network host --ipc host --uts host $IMAGE sh -c 'test $$ -gt 2 && echo host'
     p run --rm --network none --cgroupns private $IMAGE cat /proc/self/cgroup
@@ -241,13 +363,13 @@ DOCKERFILE
 podman_bridge() {
     p run -d --name "$LABEL-web" -p 127.0.0.1:15000:5000 $IMAGE sh -c 'echo page >/var/www/index.html; httpd -f -p 5000 -h /var/www' >/dev/null
     eventually busybox wget -q -O- http://127.0.0.1:15000/
-    busybox wget -q -O- http://127.0.0.1:15000/
+    busybox wget -q -O- http://127.0.0.1:15000/ || return
     p rm -f -t 0 "$LABEL-web"
 }
 podman_ulimit() { p run --rm --network none --ulimit nofile=100:200 --ulimit core=0 --ulimit nproc=500:500 --oom-score-adj 500 $IMAGE sh -c 'ulimit -n; ulimit -H -n; ulimit -c; cat /proc/self/oom_score_adj'; }
 podman_sysctl() { p run --rm --network none --sysctl net.ipv4.ip_forward=1 --sysctl kernel.msgmax=1234 $IMAGE cat /proc/sys/net/ipv4/ip_forward /proc/sys/kernel/msgmax; }
 podman_update() {
-    p run -d --name "$LABEL-u" --network none -m 64m -v /sys/fs/cgroup:/sys/fs/cgroup:ro $IMAGE sleep 100 >/dev/null
+    p run -d --name "$LABEL-u" --network none -m 64m -v /sys/fs/cgroup:/sys/fs/cgroup:ro $IMAGE sleep 1000 >/dev/null
     p update -m 32m --cpus 0.25 "$LABEL-u"; echo "update: $?"
     p exec "$LABEL-u" sh -c 'at() { sed -n "s/^[0-9]*:$1:\///p" /proc/self/cgroup; }; cat /sys/fs/cgroup/memory/$(at memory)/memory.limit_in_bytes /sys/fs/cgroup/cpu/$(at cpu)/cpu.cfs_quota_us'
     p rm -f -t 0 "$LABEL-u"
@@ -266,18 +388,18 @@ podman_bare() {
     done
 }
 podman_stats() {
-    p run -d --name "$LABEL-s" --network none $IMAGE sleep 100 >/dev/null
+    p run -d --name "$LABEL-s" --network none $IMAGE sleep 1000 >/dev/null
     p stats --no-stream --format '{{.PIDs}} {{.Name}}' "$LABEL-s"
     p rm -f -t 0 "$LABEL-s" >/dev/null
 }
 podman_checkpoint() {
-    p run -d --name "$LABEL-cp" --network none $IMAGE sleep 100 >/dev/null
+    p run -d --name "$LABEL-cp" --network none $IMAGE sleep 1000 >/dev/null
     p container checkpoint "$LABEL-cp" >/dev/null 2>&1; echo "checkpoint fails: $(($? != 0))"
     p inspect --format '{{.State.Status}}' "$LABEL-cp"
     p rm -f -t 0 "$LABEL-cp"
 }
 podman_rm_running() {
-    p run -d --name "$LABEL-r" --network none $IMAGE sleep 100 >/dev/null
+    p run -d --name "$LABEL-r" --network none $IMAGE sleep 1000 >/dev/null
     p rm "$LABEL-r" >/dev/null 2>&1; echo "rm: $?"
     p rm -f -t 0 "$LABEL-r"
     p exec "$LABEL-r" true 2>&1
@@ -297,7 +419,7 @@ podman_oci_log() {
 }
 podman_left() {
     p ps -aq
-    pgrep -fc "^$RUNTIME |^[^ ]*conmon " || true
+    eventually gone "^$RUNTIME |^[^ ]*conmon "
 }
 
 podman_steps() {
@@ -309,6 +431,7 @@ podman_steps() {
     step 'podman run -it: terminal' 4 podman_tty
     step 'podman run: environment and hostname' 0 podman_env
     step 'podman run -d, ps, inspect, exec, top, stop, logs, rm' 0 podman_detached
+    step 'podman logs -f, --tail, -t' 0 podman_logs
     step 'podman exec: terminal, stdin, detached, privileged, failures' 0 podman_exec_tty
     step 'podman exec: a missing command is 127' 127 podman_exec_missing
     step 'podman kill and wait' 0 podman_kill
@@ -330,6 +453,12 @@ podman_steps() {
     step 'podman run --init' 0 podman_init
     step 'podman healthcheck' 0 podman_healthcheck
     step 'podman pod of two containers' 0 podman_pod
+    step 'podman play kube' 0 podman_play_kube
+    step 'podman run --sdnotify' 0 podman_sdnotify
+    step 'podman run --restart' 0 podman_restart_policy
+    registry 5057
+    step 'podman tag, push, rmi, pull, run of what was pulled' 0 podman_registry
+    step 'podman diff, commit' 0 podman_commit
     step 'podman run: namespaces of another container, of the host' 0 podman_namespaces
     step 'podman run --uidmap' 0 podman_userns
     step 'podman run --ulimit --oom-score-adj' 0 podman_ulimit
@@ -350,5 +479,5 @@ podman_steps() {
     step_alone 'podman run --cgroups=disabled' 0 podman_no_cgroups / without
     step 'podman without the drop-in' 0 podman_bare
     step 'podman: nothing is left' 0 podman_left
-    umount /etc/containers
+    wall_time podman
 }

@@ -42,7 +42,7 @@ pub fn run(options: &Options, other: &Path) -> Outcome<bool> {
         let kind = runner::runtime_kind(&runtime)?;
         let ctx = Ctx::new(&runtime, &kind, &base.join(&kind), &tag, &probe, 1)?;
         for (name, change) in VARIANTS {
-            if options.filter.as_ref().is_some_and(|text| !name.contains(text.as_str())) {
+            if !options.filter.is_empty() && !options.filter.iter().any(|text| name.contains(text.as_str())) {
                 continue;
             }
             let mut bundle = ctx.bundle()?;
@@ -57,7 +57,7 @@ pub fn run(options: &Options, other: &Path) -> Outcome<bool> {
             let text = report.to_string().replace(&ctx.dir.display().to_string(), "/DIR");
             reports.entry(*name).or_insert_with(Vec::new).push(serde_json::from_str(&text)?);
         }
-        ctx.delete_all();
+        let _refused = ctx.delete_all();
     }
     leftovers::clean(&base, &tag);
     leftovers::remove_tree(&base);

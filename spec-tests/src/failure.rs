@@ -36,6 +36,17 @@ impl<E: std::error::Error> From<E> for Failure {
     }
 }
 
+/// The exit status of a tool that found all well (`true`) or not, or could not look; the reason is printed.
+pub fn exit_status(outcome: Outcome<bool>) -> i32 {
+    match outcome {
+        Ok(all_well) => i32::from(!all_well),
+        Err(Failure::Failed(text) | Failure::Skipped(text)) => {
+            eprintln!("spec-tests: {text}");
+            1
+        }
+    }
+}
+
 /// Ends the case as not showable on this machine.
 pub fn skip<T>(reason: impl Into<String>) -> Outcome<T> {
     Err(Failure::Skipped(reason.into()))

@@ -19,14 +19,14 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
 
-use crate::failure::{During, Outcome};
+use crate::failure::{During, Outcome, skip};
 use crate::sys::ChildSetup;
-use crate::{config, ensure, ensure_eq, sys};
+use crate::{cgroups, config, ensure, ensure_eq, sys};
 
 /// How long one call of the runtime may take before it counts as hung.
-const CALL_LIMIT: Duration = Duration::from_secs(20);
+const CALL_LIMIT: Duration = Duration::from_secs(60);
 /// How long a container may take to reach an awaited state.
-const STATE_LIMIT: Duration = Duration::from_secs(10);
+const STATE_LIMIT: Duration = Duration::from_secs(60);
 /// The pause between two looks at something awaited.
 const LOOK_AGAIN: Duration = Duration::from_millis(5);
 
@@ -48,6 +48,8 @@ pub struct Ctx {
     pub soak: usize,
     /// What limits in time are multiplied by.
     pub patience: u32,
+    /// Whether each container is a scope of systemd's.
+    pub systemd: bool,
     next: Cell<usize>,
     containers: RefCell<Vec<String>>,
 }
@@ -74,6 +76,7 @@ impl Ctx {
             probe: probe.to_owned(),
             soak,
             patience: 1,
+            systemd: false,
             next: Cell::new(0),
             containers: RefCell::new(Vec::new()),
         })
@@ -84,6 +87,23 @@ impl Ctx {
     pub fn patient(mut self, patience: u32) -> Self {
         self.patience = patience;
         self
+    }
+
+    /// The same with a runtime that makes cgroups by systemd.
+    #[must_use]
+    pub fn by_systemd(mut self, systemd: bool) -> Self {
+        self.systemd = systemd;
+        self
+    }
+
+    /// Ends a case about paths of the cgroup file system where systemd makes the cgroups.
+    pub fn needs_cgroup_paths(&self) -> Outcome {
+        if self.systemd { skip("cgroupsPath names a scope with --systemd-cgroup") } else { Ok(()) }
+    }
+
+    /// A `cgroupsPath` by which [`crate::cgroups`] finds the container's cgroup under its id.
+    pub fn cgroups_path(&self, id: &str) -> String {
+        if self.systemd { format!(":{}:{id}", cgroups::SCOPE_PREFIX) } else { format!("/{id}") }
     }
 
     fn number(&self) -> usize {
@@ -106,7 +126,9 @@ impl Ctx {
 
     /// A call of the runtime with this case's state root.
     pub fn call<S: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = S>) -> Call {
-        self.bare_call([OsStr::new("--root"), self.root.as_os_str()]).args(arguments)
+        let call = self.bare_call([OsStr::new("--root"), self.root.as_os_str()]);
+        let call = if self.systemd { call.arg("--systemd-cgroup") } else { call };
+        call.args(arguments)
     }
 
     /// A call of the runtime with nothing but the given arguments.
@@ -140,7 +162,7 @@ impl Ctx {
         let mut config = config::default_config();
         config::set(&mut config, "/process/terminal", json!(false));
         config::set(&mut config, "/process/args", json!(["/probe", "report"]));
-        config::set(&mut config, "/linux/cgroupsPath", json!(format!("/{id}")));
+        config::set(&mut config, "/linux/cgroupsPath", json!(self.cgroups_path(&id)));
         Ok(Bundle { id, dir, config })
     }
 
@@ -149,14 +171,17 @@ impl Ctx {
         self.containers.borrow().clone()
     }
 
-    /// Deletes every container that the case has named, and reaps what they left to this process.
-    pub fn delete_all(&self) {
+    /// Deletes every container that the case has named, and reaps what they left to this process. What went wrong.
+    pub fn delete_all(&self) -> Vec<String> {
+        let mut said = Vec::new();
         for id in self.named() {
             if self.root.join(&id).exists() {
-                let _deleted = self.call(["delete", "--force", &id]).run();
+                let deleted = self.call(["delete", "--force", &id]).run().and_then(Ran::ok);
+                said.extend(deleted.err().map(|failure| format!("delete {id}: {failure:?}")));
             }
         }
         reap_dead();
+        said
     }
 }
 
@@ -187,8 +212,13 @@ pub fn reap_dead() {
     }
 }
 
+/// Takes down the end of a child that somebody else has reaped.
+pub fn note_end(pid: Pid, status: i32) {
+    ENDED.with_borrow_mut(|ended| ended.insert(pid.as_raw(), status));
+}
+
 /// The exit status of a child that has ended (128 and the signal's number), once.
-fn exit_status(pid: Pid) -> Option<i32> {
+fn end_of(pid: Pid) -> Option<i32> {
     reap_dead();
     ENDED.with_borrow_mut(|ended| ended.remove(&pid.as_raw()))
 }
@@ -325,7 +355,7 @@ impl Running {
     pub fn wait(mut self) -> Outcome<Ran> {
         let pid = self.pid();
         let status = loop {
-            if let Some(status) = exit_status(pid) {
+            if let Some(status) = end_of(pid) {
                 break status;
             }
             // The pid stays ours until it is reaped, which happens in this thread only.
@@ -365,6 +395,11 @@ impl Ran {
     /// What has been written to standard output by now; a container may still be writing.
     pub fn stdout(&self) -> String {
         read_text(&self.out)
+    }
+
+    /// The same as it is.
+    pub fn printed(&self) -> Outcome<Vec<u8>> {
+        Ok(fs::read(&self.out)?)
     }
 
     /// What has been written to standard error by now.
@@ -617,7 +652,7 @@ impl Container<'_> {
     /// Waits for the end of the init process and gives its exit status (128 and the signal's number).
     pub fn wait_exit(&self, pid: Pid) -> Outcome<i32> {
         eventually(&format!("{}: exit of {pid}", self.id), STATE_LIMIT * self.ctx.patience, || {
-            Ok(exit_status(pid))
+            Ok(end_of(pid))
         })
     }
 

@@ -4,6 +4,7 @@
 
 pub mod actions;
 pub mod report;
+pub mod watch;
 
 use std::fs;
 use std::io::{BufRead, Read, Write};
@@ -54,6 +55,9 @@ fn command(arguments: &[String]) -> Outcome<i32> {
         }
         "burn" => burn(Duration::from_millis(text(1).parse()?)),
         "orphan" => orphan(),
+        "watch" => watch::watch(text(1)),
+        "bomb" => bomb(),
+        "flood" => flood(),
         "terminal" => terminal(),
         "notify" => notify(),
         "hook" => hook(text(1), text(2)),
@@ -91,7 +95,7 @@ fn trap() -> Outcome<i32> {
     }
 }
 
-/// Uses the processor for a while and prints how much of it was had, in milliseconds.
+/// Uses the processor for a while.
 fn burn(span: Duration) -> Outcome<i32> {
     let start = Instant::now();
     let mut sum = 0u64;
@@ -100,11 +104,25 @@ fn burn(span: Duration) -> Outcome<i32> {
             sum = std::hint::black_box(sum.wrapping_add(number));
         }
     }
-    let used = nix::sys::resource::getrusage(nix::sys::resource::UsageWho::RUSAGE_SELF)?;
-    let milliseconds = |time: nix::sys::time::TimeVal| time.tv_sec() * 1000 + time.tv_usec() / 1000;
-    let cpu = milliseconds(used.user_time()) + milliseconds(used.system_time());
-    let wall = u64::try_from(start.elapsed().as_millis())?;
-    say(&json!({"wall": wall, "cpu": cpu}))
+    Ok(0)
+}
+
+/// Forks for ever, and each child too.
+fn bomb() -> Outcome<i32> {
+    println!("ready");
+    loop {
+        // Where there may be no more, it tries again.
+        let _forked = sys::fork();
+    }
+}
+
+/// Writes for ever.
+fn flood() -> Outcome<i32> {
+    let line = [b'x'; 4095];
+    loop {
+        std::io::stdout().write_all(&line)?;
+        std::io::stdout().write_all(b"\n")?;
+    }
 }
 
 /// Leaves a grandchild behind and goes on itself.
@@ -125,10 +143,11 @@ fn terminal() -> Outcome<i32> {
         Ok((columns, rows)) => format!("size {columns}x{rows}"),
         Err(errno) => format!("no terminal: {errno}"),
     };
-    // Before the first line, so that whoever has read it can rely on every later change being told.
     let fd = sys::signal_fd(&[libc::SIGWINCH])?;
-    println!("{}", size());
     if let ForkResult::Child = sys::fork()? {
+        // Here, so that whoever has read it can rely on every later change being told: a signal of before the fork is the
+        // parent's alone (fork(2)), and a signalfd gives its reader's own (signalfd(2)).
+        println!("{}", size());
         loop {
             let mut info = [0u8; 128];
             nix::unistd::read(&fd, &mut info)?;

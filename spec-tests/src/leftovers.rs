@@ -1,6 +1,6 @@
 //! What a case or a run left behind: processes, mounts, cgroups, state, network interfaces and namespaces.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -13,11 +13,11 @@ use crate::harness::{Ctx, reap_dead};
 use crate::{cgroups, sys};
 
 /// How long processes that are on their way out may take.
-const GRACE: Duration = Duration::from_secs(3);
+const GRACE: Duration = Duration::from_secs(20);
 
 /// What this case has left behind, one line each; called by the process that reaps everything of the case.
 pub fn of_case(ctx: &Ctx) -> Outcome<Vec<String>> {
-    let end = Instant::now() + GRACE;
+    let end = Instant::now() + GRACE * ctx.patience;
     loop {
         reap_dead();
         let found = look(&ctx.dir, &ctx.root, &ctx.tag)?;
@@ -95,7 +95,8 @@ pub fn children_of(parent: Pid) -> Vec<Pid> {
     processes().into_iter().filter(is_child).collect()
 }
 
-fn processes() -> Vec<Pid> {
+/// Every process that is in view.
+pub fn processes() -> Vec<Pid> {
     let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
     entries.filter_map(|entry| entry.file_name().to_string_lossy().parse().ok()).map(Pid::from_raw).collect()
 }
@@ -117,16 +118,16 @@ fn mounts_under(texts: &[&str]) -> Outcome<Vec<String>> {
     Ok(targets.filter(|target| texts.iter().any(|text| target.contains(text))).map(str::to_owned).collect())
 }
 
-/// Everything on the machine that a run could leave behind.
+/// Everything on the machine that a run could leave behind: what tells a thing apart, and how it is described.
 #[derive(Default)]
 pub struct Snapshot {
-    things: BTreeSet<String>,
+    things: BTreeMap<String, String>,
 }
 
 impl Snapshot {
     /// Takes it.
     pub fn take() -> Outcome<Self> {
-        let mut things = BTreeSet::new();
+        let mut things = BTreeMap::new();
         for pid in processes() {
             let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
             let fields: Vec<&str> =
@@ -135,32 +136,46 @@ impl Snapshot {
             if fields.len() > 20 && fields[1] != "2" && pid != getpid() {
                 let groups = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
                 let groups = groups.replace('\n', " ");
-                things.insert(format!(
-                    "process {pid} since {}: {} [{groups}]",
-                    fields[19],
-                    command_line(pid)
-                ));
+                // A process that was there before may have called execve or have moved since.
+                let identity = format!("process {pid} since {}", fields[19]);
+                let said = format!("{identity}: {} [{groups}]", command_line(pid));
+                things.insert(identity, said);
             }
         }
+        let mut add = |thing: String| things.insert(thing.clone(), thing);
         for line in fs::read_to_string("/proc/self/mountinfo")?.lines() {
-            things.insert(format!("mount {line}"));
+            add(format!("mount {line}"));
         }
         for path in cgroups::containing("")? {
-            things.insert(format!("cgroup {}", path.display()));
+            add(format!("cgroup {}", path.display()));
         }
         for dir in
             ["/run/skeg", "/run/runc", "/run/crun", "/run/netns", "/sys/class/net", "/dev/shm", "/dev/mqueue"]
         {
             for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
-                things.insert(format!("entry {}", entry.path().display()));
+                add(format!("entry {}", entry.path().display()));
             }
         }
         Ok(Self { things })
     }
 
     /// What is there now and was not there before; only what carries the tag, unless the machine is ours alone.
-    pub fn new_since(&self, before: &Self, tag: &str, alone: bool) -> Vec<String> {
-        self.things.difference(&before.things).filter(|thing| alone || thing.contains(tag)).cloned().collect()
+    fn new_since(&self, before: &Self, tag: &str, alone: bool) -> Vec<String> {
+        let new = self.things.iter().filter(|(identity, _)| !before.things.contains_key(*identity));
+        new.map(|(_, said)| said).filter(|said| alone || said.contains(tag)).cloned().collect()
+    }
+}
+
+/// What is there and was not there before, once what is on its way out has had its time.
+pub fn of_run(before: &Snapshot, tag: &str, alone: bool, patience: u32) -> Outcome<Vec<String>> {
+    let end = Instant::now() + GRACE * patience;
+    loop {
+        reap_dead();
+        let left = Snapshot::take()?.new_since(before, tag, alone);
+        if left.is_empty() || Instant::now() > end {
+            return Ok(left);
+        }
+        std::thread::sleep(Duration::from_millis(20));
     }
 }
 
@@ -172,4 +187,42 @@ pub fn remove_tree(dir: &Path) {
 /// The directory below which every run has its own.
 pub fn base_dir() -> PathBuf {
     std::env::temp_dir().join("spec-tests")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::process::{Command, Stdio};
+
+    use super::*;
+
+    #[test]
+    fn what_was_there_before_is_not_left_behind_whatever_it_has_become() -> Outcome {
+        let mut other = Command::new("sh")
+            .args(["-c", "read line; exec sleep 1000"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .spawn()?;
+        let name = |pid: u32| format!("process {pid} since ");
+        let pid = Pid::from_raw(other.id().try_into()?);
+        let before = Snapshot::take()?;
+        let mut later = Command::new("sleep").arg("1000").stdout(Stdio::null()).spawn()?;
+        if let Some(mut stdin) = other.stdin.take() {
+            stdin.write_all(b"\n")?;
+        }
+        let has_called = || Ok(command_line(pid).starts_with("sleep").then_some(()));
+        let called = crate::harness::eventually("execve", Duration::from_secs(60), has_called);
+        let left = Snapshot::take()?.new_since(&before, "", true);
+        for child in [&mut other, &mut later] {
+            child.kill()?;
+            child.wait()?;
+        }
+        called?;
+        crate::ensure!(
+            left.iter().any(|said| said.starts_with(&name(later.id()))),
+            "the later one: {left:?}"
+        );
+        crate::ensure!(!left.iter().any(|said| said.starts_with(&name(other.id()))), "the other: {left:?}");
+        Ok(())
+    }
 }

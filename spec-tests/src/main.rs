@@ -15,19 +15,26 @@ mod cases;
 mod cgroups;
 mod compare;
 mod config;
+mod coverage;
 mod demo;
 mod deviations;
 mod failure;
 mod harness;
+mod host;
 mod inside;
 mod leftovers;
 mod options;
+mod policy;
 mod probe;
 mod recorder;
 mod runner;
 mod sacrificial;
+mod security_coverage;
+mod shim;
+mod sweep;
 mod sys;
 mod terminal;
+mod tracer;
 
 use std::path::Path;
 
@@ -50,6 +57,10 @@ fn role() -> i32 {
     match arguments.first().map(String::as_str) {
         Some("probe") => inside::run(&arguments[1..]),
         Some("demo") => demo::run(&arguments[1..]),
+        Some("sweep") => sweep::run(&arguments[1..]),
+        Some("shim-walk") => shim::walk::run(&arguments[1..]),
+        Some("shim-sweep") => shim::sweep::run(&arguments[1..]),
+        Some("policy") => policy::run(&arguments[1..]),
         Some(runner::CASE_ROLE) => runner::case_process(&arguments[1..]),
         _ => suite(&arguments),
     }
@@ -68,6 +79,15 @@ fn suite(arguments: &[String]) -> i32 {
             }
             return 0;
         }
+        Ok(options::Parsed::Coverage(None)) => {
+            print!("{}", coverage::document());
+            return 0;
+        }
+        Ok(options::Parsed::SecurityCoverage) => {
+            print!("{}", security_coverage::document());
+            return 0;
+        }
+        Ok(options::Parsed::Coverage(Some(specification))) => return hold_against(&specification),
         Err(text) => {
             eprintln!("spec-tests: {text}\n{}", options::USAGE);
             return 2;
@@ -80,6 +100,20 @@ fn suite(arguments: &[String]) -> i32 {
     match result {
         Ok(true) => 0,
         Ok(false) => 1,
+        Err(failure::Failure::Failed(text) | failure::Failure::Skipped(text)) => {
+            eprintln!("spec-tests: {text}");
+            1
+        }
+    }
+}
+
+fn hold_against(specification: &Path) -> i32 {
+    match coverage::missing(specification) {
+        Ok(missing) => {
+            missing.iter().for_each(|sentence| println!("{sentence}"));
+            println!("{} sentences without a row", missing.len());
+            i32::from(!missing.is_empty())
+        }
         Err(failure::Failure::Failed(text) | failure::Failure::Skipped(text)) => {
             eprintln!("spec-tests: {text}");
             1

@@ -7,17 +7,25 @@ pub const USAGE: &str = "\
 usage: spec-tests --runtime PATH [options]
        spec-tests --list
        spec-tests demo --runtime PATH
+       spec-tests sweep --runtime PATH [--every N] [--command NAME] [--fault kill|errno] [--from N] [--to N]
+       spec-tests shim-sweep --shim PATH --runtime PATH [--every N] [--step NAME] [--from N] [--to N]
+       spec-tests shim-walk --shim PATH --runtime PATH [--seconds N] [--clients N] [--seed N]
+       spec-tests policy --runtime PATH [-- COMMAND...]
 
   --runtime PATH       the runtime under test
-  --filter TEXT        only cases whose name or sentence contains TEXT
+  --filter TEXT,...    only cases whose name or sentence contains one of these
   --format FORMAT      text (default), tap or junit
   --jobs N             cases at a time (default: the number of processors)
   --soak N             repetitions of the repeating cases (default: 1000)
   --patience N         every limit in time N times as long (default: 1), for an emulated machine
+  --systemd-cgroup     call the runtime with it: each container is a scope of systemd's
   --compare PATH       run the same bundles under both runtimes and compare what the probe prints
   --alone              nothing else runs on this machine: anything new after the run is a leftover
   --keep               keep the directory of each failed case
-  --list               list the cases";
+  --list               list the cases
+  --coverage           print COVERAGE.md: which case checks which sentence of the specification
+  --coverage-of DIR    sentences of the specification in DIR that the table does not name
+  --security-coverage  print SECURITY-COVERAGE.md: which test holds which row of the security catalogue";
 
 /// How results are printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,8 +43,8 @@ pub enum Format {
 pub struct Options {
     /// The runtime under test.
     pub runtime: PathBuf,
-    /// Text that a case's name or sentence must contain.
-    pub filter: Option<String>,
+    /// Texts of which a case's name or sentence must contain one; none for all cases.
+    pub filter: Vec<String>,
     /// How results are printed.
     pub format: Format,
     /// Cases at a time.
@@ -45,6 +53,8 @@ pub struct Options {
     pub soak: usize,
     /// What limits in time are multiplied by.
     pub patience: u32,
+    /// Whether the runtime is to make cgroups by systemd.
+    pub systemd: bool,
     /// The runtime to compare with.
     pub compare: Option<PathBuf>,
     /// Whether the machine is ours alone.
@@ -60,6 +70,10 @@ pub enum Parsed {
     Run(Options),
     /// Cases are to be listed.
     List,
+    /// The table of sentences is to be printed, or held against the specification in a directory.
+    Coverage(Option<PathBuf>),
+    /// The table of rows of the security catalogue is to be printed.
+    SecurityCoverage,
     /// The usage is to be printed.
     Help,
 }
@@ -68,11 +82,12 @@ pub enum Parsed {
 pub fn parse(arguments: &[String]) -> Result<Parsed, String> {
     let mut options = Options {
         runtime: PathBuf::new(),
-        filter: None,
+        filter: Vec::new(),
         format: Format::Text,
         jobs: std::thread::available_parallelism().map_or(2, std::num::NonZero::get),
         soak: 1000,
         patience: 1,
+        systemd: false,
         compare: None,
         alone: false,
         keep: false,
@@ -89,14 +104,18 @@ pub fn parse(arguments: &[String]) -> Result<Parsed, String> {
             |text: String| text.parse::<usize>().map_err(|_| format!("{name}: {text:?} is no number"));
         match name {
             "--runtime" => options.runtime = PathBuf::from(value()?),
-            "--filter" => options.filter = Some(value()?),
+            "--filter" => options.filter.extend(value()?.split(',').map(str::to_owned)),
             "--format" => options.format = format(&value()?)?,
             "--jobs" => options.jobs = number(value()?)?.max(1),
             "--soak" => options.soak = number(value()?)?,
             "--patience" => options.patience = u32::try_from(number(value()?)?).unwrap_or(u32::MAX).max(1),
+            "--systemd-cgroup" => options.systemd = true,
             "--compare" => options.compare = Some(PathBuf::from(value()?)),
             "--alone" => options.alone = true,
             "--keep" => options.keep = true,
+            "--security-coverage" => return Ok(Parsed::SecurityCoverage),
+            "--coverage" => return Ok(Parsed::Coverage(None)),
+            "--coverage-of" => return Ok(Parsed::Coverage(Some(PathBuf::from(value()?)))),
             "--list" => return Ok(Parsed::List),
             "--help" | "-h" => return Ok(Parsed::Help),
             _ => return Err(format!("{word}: unknown option")),
@@ -127,15 +146,15 @@ mod tests {
 
     #[test]
     fn options_are_read_in_both_spellings() {
-        let Ok(Parsed::Run(options)) =
-            parse(&words("--runtime=/x --filter a3_ --format tap --jobs=3 --alone --patience 4"))
-        else {
+        let Ok(Parsed::Run(options)) = parse(&words(
+            "--runtime=/x --filter a3_,b4_ --format tap --jobs=3 --alone --patience 4 --systemd-cgroup",
+        )) else {
             panic!("no run");
         };
         assert_eq!(options.runtime, PathBuf::from("/x"));
-        assert_eq!(options.filter.as_deref(), Some("a3_"));
+        assert_eq!(options.filter, ["a3_", "b4_"]);
         assert_eq!((options.format, options.jobs, options.alone), (Format::Tap, 3, true));
-        assert_eq!((options.soak, options.patience), (1000, 4));
+        assert_eq!((options.soak, options.patience, options.systemd), (1000, 4, true));
         assert!(parse(&words("--runtime")).is_err());
         assert!(parse(&words("--runtime /x --format xml")).is_err());
         assert!(parse(&words("--nonsense")).is_err());

@@ -90,42 +90,78 @@ fn before_the_program(events: Vec<Event>) -> Vec<Event> {
     kept
 }
 
+/// Where a root file system is opened: by a call that shows its path, or by open_tree(2), whose result is a mount of its own and
+/// shows none.
+pub fn opening(events: &[Event], rootfs: &str) -> Option<usize> {
+    events.iter().position(|event| {
+        let by_tree = event.name == "open_tree" && named_by(event).as_deref() == Some(rootfs);
+        event.name.starts_with("open") && !event.failed() && (event.result.contains(rootfs) || by_tree)
+    })
+}
+
+/// The path that the first two arguments are together: a directory as strace shows it, and a name in quotes.
+pub fn named_by(event: &Event) -> Option<String> {
+    let (dir, rest) = event.arguments.split_once(", \"")?;
+    let name = rest.split('"').next()?;
+    let dir = dir.split_once('<')?.1.strip_suffix('>')?;
+    Some(if name.starts_with('/') { name.to_owned() } else { format!("{dir}/{name}") })
+}
+
 /// Assertion 1 and 5: once the rootfs has been opened, nothing is addressed by a path of the host into it, and
 /// nothing is mounted by path.
 pub fn paths_into_rootfs(events: &[Event], rootfs: &str) -> Vec<String> {
-    let quoted = format!("\"{rootfs}");
-    let opened =
-        events.iter().position(|event| event.name.starts_with("open") && event.result.contains(rootfs));
-    let Some(opened) = opened else { return Vec::new() };
+    let quoted = [format!("\"{rootfs}\""), format!("\"{rootfs}/")];
+    let Some(opened) = opening(events, rootfs) else { return Vec::new() };
     let by_path = events[opened + 1..].iter().filter(|event| {
         let mount = event.name == "mount" && !event.arguments.starts_with("NULL, \"/\"");
-        mount || event.arguments.contains(&quoted)
+        mount || (event.name != "write" && quoted.iter().any(|path| event.arguments.contains(path)))
     });
     by_path.map(Event::line).collect()
 }
 
-/// Assertion 2: what is opened in the rootfs is opened by openat2, confined, without magic links.
+/// Assertion 2: what is opened in the rootfs is opened by openat2, confined, without magic links. In the rootfs is what is shown
+/// to be, and what was opened by a descriptor of its mount.
 pub fn opens_in_rootfs(events: &[Event], rootfs: &str) -> Vec<String> {
+    let Some(opened) = opening(events, rootfs) else { return Vec::new() };
     let directory = format!("<{rootfs}");
     let confined = |event: &Event| {
         event.name == "openat2"
             && event.arguments.contains("RESOLVE_NO_MAGICLINKS")
             && (event.arguments.contains("RESOLVE_IN_ROOT") || event.arguments.contains("RESOLVE_BENEATH"))
     };
-    let opens =
-        events.iter().filter(|event| ["open", "openat", "openat2", "creat"].contains(&event.name.as_str()));
-    opens
-        .filter(|event| {
-            // The directory is the first argument; an empty path or "." reopens the directory itself.
-            let own = event.arguments.contains("\"\"") || event.arguments.contains("\".\"");
-            let first = event.arguments.split(',').next().unwrap_or_default();
-            first.contains(&directory) && !own && !confined(event)
-        })
-        .map(Event::line)
-        .collect()
+    let first: BTreeSet<i32> = number(&events[opened].result).into_iter().collect();
+    // A process begins with the descriptors of the one that opened it.
+    let mut of_process: BTreeMap<i32, BTreeSet<i32>> = BTreeMap::from([(events[opened].pid, first.clone())]);
+    let mut found = Vec::new();
+    for event in &events[opened + 1..] {
+        let own = of_process.entry(event.pid).or_insert_with(|| first.clone());
+        let start = event.arguments.split(',').next().unwrap_or_default();
+        let inside = start.contains(&directory) || number(start).is_some_and(|dir| own.contains(&dir));
+        let opens = ["open", "openat", "openat2", "creat"].contains(&event.name.as_str());
+        // An empty path or "." reopens the directory itself.
+        let itself = event.arguments.contains("\"\"") || event.arguments.contains("\".\"");
+        if opens && inside && !itself && !confined(event) {
+            found.push(event.line());
+        }
+        let derives = opens || ["open_tree", "fcntl", "dup"].contains(&event.name.as_str());
+        if let Some(result) = number(&event.result).filter(|_| event.result.contains('<')) {
+            if inside && derives {
+                own.insert(result)
+            } else {
+                own.remove(&result)
+            };
+        }
+    }
+    found
 }
 
-/// Assertion 3: every descriptor is made with close-on-exec; only what is put onto 0 to 2 is not.
+/// The descriptor that a text begins with: `38</>`.
+pub fn number(text: &str) -> Option<i32> {
+    text.split('<').next()?.trim().parse().ok()
+}
+
+/// Assertion 3: every descriptor is made with close-on-exec; only what is put onto 0 to 2 is not, nor what the standard library
+/// opens where the caller has closed them.
 pub fn without_cloexec(events: &[Event]) -> Vec<String> {
     const MAKERS: [&str; 18] = [
         "open",
@@ -151,19 +187,20 @@ pub fn without_cloexec(events: &[Event]) -> Vec<String> {
         let maker =
             MAKERS.contains(&event.name.as_str()) || ["fsmount", "open_tree"].contains(&event.name.as_str());
         let duplicate = event.name == "fcntl" && event.arguments.contains("F_DUPFD,");
-        let standard = ["dup2", "dup3"].contains(&event.name.as_str())
-            && ["0", "1", "2"].iter().any(|number| event.result.split('<').next() == Some(number));
+        let standard = number(&event.result).is_some_and(|made| (0..=2).contains(&made));
         (maker || duplicate) && !event.failed() && !event.arguments.contains("CLOEXEC") && !standard
     };
     events.iter().filter(lacks).map(Event::line).collect()
 }
 
-/// Assertion 4: nothing of procfs is opened for writing by a path of the host.
+/// Assertion 4: nothing of procfs is opened for writing by a path of the host. What a magic link leads to is not of procfs: a
+/// manager may give a file of its own so, for the log.
 pub fn writes_to_host_proc(events: &[Event]) -> Vec<String> {
     let writes = |event: &&Event| {
         event.name.starts_with("open")
             && (event.arguments.contains("O_WRONLY") || event.arguments.contains("O_RDWR"))
             && event.arguments.contains("\"/proc/")
+            && (event.failed() || event.result.contains("</proc/"))
     };
     events.iter().filter(writes).map(Event::line).collect()
 }
@@ -189,6 +226,7 @@ mod tests {
 8 openat2(5</b/rootfs>, "dev", {flags=O_PATH|O_CLOEXEC, resolve=RESOLVE_NO_MAGICLINKS|RESOLVE_IN_ROOT}, 24) = 6</b/rootfs/dev>
 8 mkdirat(AT_FDCWD</x>, "/b/rootfs/dev/pts", 0755) = 0
 8 openat(AT_FDCWD</x>, "/proc/self/attr/exec", O_WRONLY|O_CLOEXEC) = 9</proc/8/attr/exec>
+8 openat2(AT_FDCWD</x>, "/proc/1/fd/3", {flags=O_WRONLY|O_CLOEXEC, resolve=0}, 24) = 9</memfd:log>(deleted)
 8 socket(AF_UNIX, SOCK_STREAM, 0) = 9<UNIX:[1]>
 8 dup3(9, 1, 0) = 1
 8 execve("/probe", ["/probe"], []) = 0
@@ -198,7 +236,7 @@ mod tests {
     #[test]
     fn t7_assertions_see_violations() {
         let events = before_the_program(parse(TRACE));
-        assert_eq!(events.len(), 9);
+        assert_eq!(events.len(), 10);
         assert!(events.iter().any(|event| event.name == "clone3" && event.result == "8"));
         assert_eq!(paths_into_rootfs(&events, "/b/rootfs").len(), 1);
         assert!(opens_in_rootfs(&events, "/b/rootfs")[0].contains("\"etc\""));
@@ -206,5 +244,23 @@ mod tests {
         assert!(without_cloexec(&events)[0].starts_with("socket"));
         assert_eq!(without_cloexec(&events).len(), 1);
         assert_eq!(writes_to_host_proc(&events).len(), 1);
+    }
+
+    const DETACHED: &str = r#"7 open_tree(3</b>, "rootfs", OPEN_TREE_CLONE|OPEN_TREE_CLOEXEC|AT_RECURSIVE) = 38</>
+8 openat2(38</>, "dev", {flags=O_PATH|O_CLOEXEC, resolve=RESOLVE_NO_MAGICLINKS|RESOLVE_IN_ROOT}, 24) = 9</dev>
+8 openat(9</dev>, "null", O_PATH|O_CLOEXEC) = 10</dev/null>
+8 openat2(38</>, "etc", {flags=O_PATH|O_CLOEXEC, resolve=RESOLVE_IN_ROOT}, 24) = 11</etc>
+8 fsopen("proc", FSOPEN_CLOEXEC) = 9<anon_inode:[fscontext]>
+8 openat(9</elsewhere>, "x", O_PATH|O_CLOEXEC) = 12</elsewhere/x>
+8 mount("tmpfs", "/b/rootfs/tmp", "tmpfs", 0, NULL) = 0"#;
+
+    /// The same where the rootfs is a mount of its own, whose descriptors show no path of the host.
+    #[test]
+    fn t7_a_detached_rootfs_is_known_by_its_descriptors() {
+        let events = parse(DETACHED);
+        let opens = opens_in_rootfs(&events, "/b/rootfs");
+        assert_eq!(opens.len(), 2, "{opens:?}");
+        assert!(opens[0].contains("null") && opens[1].contains("etc"), "{opens:?}");
+        assert_eq!(paths_into_rootfs(&events, "/b/rootfs").len(), 1);
     }
 }

@@ -44,14 +44,7 @@ pub fn run(options: &Options) -> Outcome<bool> {
         report: Report::new(options.format, selected.len()),
     };
     suite.run_all(&selected)?;
-    for _ in 0..100 {
-        crate::harness::reap_dead();
-        if leftovers::children_of(nix::unistd::getpid()).is_empty() {
-            break;
-        }
-        std::thread::sleep(Duration::from_millis(20));
-    }
-    let left = Snapshot::take()?.new_since(&before, &tag, options.alone);
+    let left = leftovers::of_run(&before, &tag, options.alone, options.patience)?;
     suite.report.leftovers(&left);
     if !options.keep {
         leftovers::remove_tree(&base);
@@ -61,10 +54,12 @@ pub fn run(options: &Options) -> Outcome<bool> {
 }
 
 fn matches(case: &Case, options: &Options) -> bool {
-    options
-        .filter
-        .as_ref()
-        .is_none_or(|text| case.name.contains(text.as_str()) || case.checks.contains(text.as_str()))
+    // The sacrificial host has no systemd.
+    if options.systemd && case.host == Host::Sacrificial {
+        return false;
+    }
+    let says = |text: &String| case.name.contains(text.as_str()) || case.checks.contains(text.as_str());
+    options.filter.is_empty() || options.filter.iter().any(says)
 }
 
 /// The first word of what `--version` prints: the family of a runtime.
@@ -129,6 +124,7 @@ impl Suite<'_> {
             .arg(case.name)
             .args([&self.runtime, &dir, &self.probe])
             .args([&self.kind, &tag, &self.options.soak.to_string(), &self.options.patience.to_string()])
+            .arg(self.options.systemd.to_string())
             .stdin(Stdio::null())
             .stdout(fs::File::create(dir.join("result"))?)
             .stderr(fs::File::create(dir.join("messages"))?)
@@ -203,20 +199,24 @@ pub fn case_process(arguments: &[String]) -> i32 {
 }
 
 fn case_outcome(arguments: &[String]) -> Outcome {
-    let [name, runtime, dir, probe, kind, tag, soak, patience] = arguments else {
-        return Err(Failure::new("the process of a case takes eight arguments"));
+    let [name, runtime, dir, probe, kind, tag, soak, patience, systemd] = arguments else {
+        return Err(Failure::new("the process of a case takes nine arguments"));
     };
     let case = cases::all().find(|case| case.name == name).during("the case")?;
     nix::sys::prctl::set_child_subreaper(true)?;
     let dir = Path::new(dir);
     let ctx = Ctx::new(Path::new(runtime), kind, dir, tag, Path::new(probe), soak.parse()?)?
-        .patient(patience.parse()?);
+        .patient(patience.parse()?)
+        .by_systemd(systemd.parse()?);
     let outcome = match case.host {
         Host::Real => (case.run)(&ctx),
         Host::Sacrificial => sacrificial::run(case, &ctx),
     };
-    ctx.delete_all();
-    let left = leftovers::of_case(&ctx)?;
+    let refused = ctx.delete_all();
+    let mut left = leftovers::of_case(&ctx)?;
+    if !left.is_empty() {
+        left.extend(refused);
+    }
     leftovers::clean(dir, tag);
     outcome?;
     ensure!(left.is_empty(), "left behind: {}", left.join("; "));
@@ -231,6 +231,8 @@ struct Report {
     skipped: usize,
     number: usize,
     elements: Vec<String>,
+    /// The names of what failed, which the end repeats: of a long output some keep only that.
+    failures: Vec<&'static str>,
 }
 
 impl Report {
@@ -238,10 +240,18 @@ impl Report {
         if format == Format::Tap {
             println!("TAP version 13\n1..{count}");
         }
-        Self { format, passed: 0, failed: 0, skipped: 0, number: 0, elements: Vec::new() }
+        Self {
+            format,
+            passed: 0,
+            failed: 0,
+            skipped: 0,
+            number: 0,
+            elements: Vec::new(),
+            failures: Vec::new(),
+        }
     }
 
-    fn case(&mut self, kind: &str, case: &Case, outcome: Outcome, took: Duration) {
+    fn case(&mut self, kind: &str, case: &'static Case, outcome: Outcome, took: Duration) {
         let known = deviations::reason(kind, case.name);
         let (word, note) = match (outcome, known) {
             (Ok(()), None) => ("ok", String::new()),
@@ -254,7 +264,10 @@ impl Report {
         match word {
             "ok" => self.passed += 1,
             "skip" => self.skipped += 1,
-            _ => self.failed += 1,
+            _ => {
+                self.failed += 1;
+                self.failures.push(case.name);
+            }
         }
         match self.format {
             Format::Text => {
@@ -281,6 +294,7 @@ impl Report {
     fn leftovers(&mut self, left: &[String]) {
         if !left.is_empty() {
             self.failed += 1;
+            self.failures.push("left behind");
             for thing in left {
                 println!("# left behind: {thing}");
             }
@@ -298,6 +312,9 @@ impl Report {
             );
         }
         let line = format!("{} passed, {} failed, {} skipped", self.passed, self.failed, self.skipped);
+        if self.format == Format::Text && !self.failures.is_empty() {
+            println!("failed: {}", self.failures.join(", "));
+        }
         match self.format {
             Format::Text => println!("{line}"),
             Format::Tap => println!("# {line}"),

@@ -80,7 +80,7 @@ fn inside(case: &Case, outer: &Ctx) -> Outcome {
         .patient(outer.patience);
     let before = (tree()?, mount_table()?);
     let outcome = (case.run)(&ctx);
-    ctx.delete_all();
+    let _refused = ctx.delete_all();
     let left = leftovers::of_case(&ctx)?;
     let after = (tree()?, mount_table()?);
     outcome?;

@@ -200,6 +200,10 @@ pub struct ChildSetup {
     pub deaf: bool,
     /// A session of its own, with descriptor 0 as its controlling terminal.
     pub terminal: bool,
+    /// Securebits (capabilities(7)).
+    pub securebits: Option<libc::c_ulong>,
+    /// A soft limit of open files (the hard one stays).
+    pub open_files: Option<u64>,
     /// A soft limit of core files without bound (the hard one stays).
     pub core_files: bool,
     /// `ADDR_NO_RANDOMIZE`, as `setarch -R` sets it.
@@ -247,6 +251,14 @@ fn apply(setup: &ChildSetup) -> nix::Result<()> {
         nix::unistd::setsid()?;
         // SAFETY: descriptor 0 is the terminal that the caller put there; no pointer.
         Errno::result(unsafe { libc::ioctl(0, libc::TIOCSCTTY, 0) })?;
+    }
+    if let Some(bits) = setup.securebits {
+        // SAFETY: integers only.
+        Errno::result(unsafe { libc::prctl(libc::PR_SET_SECUREBITS, bits, 0, 0, 0) })?;
+    }
+    if let Some(limit) = setup.open_files {
+        let (_, hard) = nix::sys::resource::getrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE)?;
+        nix::sys::resource::setrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE, limit, hard)?;
     }
     if setup.core_files {
         let (_, hard) = nix::sys::resource::getrlimit(nix::sys::resource::Resource::RLIMIT_CORE)?;
@@ -376,4 +388,166 @@ pub fn add_session_key(name: &str) -> nix::Result<c_long> {
             KEY_SPEC_SESSION_KEYRING,
         )
     })
+}
+
+/// A system call of the 32-bit table without arguments, by its interrupt.
+#[cfg(target_arch = "x86_64")]
+pub fn int80(number: u32) -> nix::Result<i32> {
+    let mut result = number;
+    // SAFETY: the kernel reads registers only; rbx, which the compiler keeps to itself, is set and put back around the call,
+    // and the call clears r8 to r11 (entry_64_compat.S).
+    unsafe {
+        std::arch::asm!(
+            "mov {kept}, rbx",
+            "xor ebx, ebx",
+            "int 0x80",
+            "mov rbx, {kept}",
+            kept = out(reg) _,
+            inout("eax") result,
+            in("ecx") 0,
+            in("edx") 0,
+            in("esi") 0,
+            in("edi") 0,
+            out("r8") _, out("r9") _, out("r10") _, out("r11") _,
+        );
+    }
+    match result.cast_signed() {
+        error @ -4095..=-1 => Err(Errno::from_raw(-error)),
+        value => Ok(value),
+    }
+}
+
+/// A system call of the 32-bit table, which this machine has not.
+#[cfg(not(target_arch = "x86_64"))]
+pub fn int80(_number: u32) -> nix::Result<i32> {
+    Err(Errno::ENOSYS)
+}
+
+/// Makes the child of `command` stop for this process at its execve.
+pub fn traced_by_parent(command: &mut Command) {
+    // SAFETY: one system call between fork and execve, on integers.
+    unsafe {
+        command.pre_exec(|| {
+            let none = std::ptr::null_mut::<libc::c_void>();
+            Errno::result(libc::ptrace(libc::PTRACE_TRACEME, 0, none, none)).map(drop).map_err(Into::into)
+        });
+    }
+}
+
+/// Lets blocking calls of this process end with EINTR after so many seconds and each second from then on; 0 takes that back.
+pub fn interrupt_after(seconds: u32) -> nix::Result<()> {
+    extern "C" fn nothing(_signal: c_int) {}
+    let action = nix::sys::signal::SigAction::new(
+        nix::sys::signal::SigHandler::Handler(nothing),
+        nix::sys::signal::SaFlags::empty(),
+        nix::sys::signal::SigSet::empty(),
+    );
+    // SAFETY: the handler does nothing.
+    unsafe { nix::sys::signal::sigaction(nix::sys::signal::Signal::SIGALRM, &action) }?;
+    let at = |seconds: u32| libc::timeval { tv_sec: seconds.into(), tv_usec: 0 };
+    let timer = libc::itimerval { it_interval: at(1), it_value: at(seconds) };
+    // SAFETY: the kernel reads one structure, and writes none where the third argument is null.
+    Errno::result(unsafe { libc::setitimer(libc::ITIMER_REAL, &raw const timer, std::ptr::null_mut()) })
+        .map(drop)
+}
+
+/// The next change of any child or tracee: its pid and wait(2)'s status. None where there is no child any more, or the time
+/// of [`interrupt_after`] is over.
+pub fn wait_any() -> nix::Result<Option<(Pid, c_int)>> {
+    let mut status = 0;
+    // SAFETY: the status is ours for the length of the call.
+    match Errno::result(unsafe { libc::waitpid(-1, &raw mut status, libc::__WALL) }) {
+        Err(Errno::ECHILD | Errno::EINTR) => Ok(None),
+        pid => pid.map(|pid| Some((Pid::from_raw(pid), status))),
+    }
+}
+
+/// ptrace(2), as far as a tracer of system calls needs it; every tracee is stopped.
+pub mod ptrace {
+    use super::{Errno, Pid, c_int, c_long};
+
+    fn request(request: libc::c_uint, pid: Pid, data: c_long) -> nix::Result<()> {
+        let none = std::ptr::null_mut::<libc::c_void>();
+        // SAFETY: these requests take an integer as data, and no address.
+        Errno::result(unsafe { libc::ptrace(request, pid.as_raw(), none, data) }).map(drop)
+    }
+
+    /// Follows children and marks the stops at calls; the tracees end with the tracer.
+    pub fn set_options(pid: Pid) -> nix::Result<()> {
+        let options = libc::PTRACE_O_TRACESYSGOOD
+            | libc::PTRACE_O_TRACEFORK
+            | libc::PTRACE_O_TRACEVFORK
+            | libc::PTRACE_O_TRACECLONE
+            | libc::PTRACE_O_TRACEEXEC
+            | libc::PTRACE_O_EXITKILL;
+        request(libc::PTRACE_SETOPTIONS, pid, options.into())
+    }
+
+    /// Goes on to the next entry to or end of a call, with a signal or 0.
+    pub fn to_next_call(pid: Pid, signal: c_int) -> nix::Result<()> {
+        request(libc::PTRACE_SYSCALL, pid, signal.into())
+    }
+
+    /// Goes on to the next event.
+    pub fn go_on(pid: Pid, signal: c_int) -> nix::Result<()> {
+        request(libc::PTRACE_CONT, pid, signal.into())
+    }
+
+    /// Lets it go, with a signal or 0.
+    pub fn detach(pid: Pid, signal: c_int) -> nix::Result<()> {
+        request(libc::PTRACE_DETACH, pid, signal.into())
+    }
+
+    /// The number of the call that it is about to make; none at the end of one.
+    pub fn call_at_entry(pid: Pid) -> nix::Result<Option<c_long>> {
+        // SAFETY: all-zero is a value of this structure of integers.
+        let mut info: libc::ptrace_syscall_info = unsafe { std::mem::zeroed() };
+        let size = size_of::<libc::ptrace_syscall_info>();
+        // SAFETY: the kernel writes at most `size` bytes to the structure, which is ours.
+        let got = unsafe { libc::ptrace(libc::PTRACE_GET_SYSCALL_INFO, pid.as_raw(), size, &raw mut info) };
+        Errno::result(got)?;
+        if info.op != libc::PTRACE_SYSCALL_INFO_ENTRY {
+            return Ok(None);
+        }
+        // SAFETY: `op` says that this member is the one that was written.
+        let number = unsafe { info.u.entry.nr };
+        Ok(c_long::try_from(number).ok())
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    fn change(pid: Pid, change: impl FnOnce(&mut libc::user_regs_struct)) -> nix::Result<()> {
+        let none = std::ptr::null_mut::<libc::c_void>();
+        // SAFETY: all-zero is a value of this structure of integers.
+        let mut registers: libc::user_regs_struct = unsafe { std::mem::zeroed() };
+        // SAFETY: the kernel writes one structure of this type, which is ours.
+        Errno::result(unsafe { libc::ptrace(libc::PTRACE_GETREGS, pid.as_raw(), none, &raw mut registers) })?;
+        change(&mut registers);
+        // SAFETY: the kernel reads one structure of this type.
+        Errno::result(unsafe { libc::ptrace(libc::PTRACE_SETREGS, pid.as_raw(), none, &raw mut registers) })
+            .map(drop)
+    }
+
+    /// At the entry: no call is made.
+    #[cfg(target_arch = "x86_64")]
+    pub fn skip_call(pid: Pid) -> nix::Result<()> {
+        change(pid, |registers| registers.orig_rax = u64::MAX)
+    }
+
+    /// At the end: what the call returns.
+    #[cfg(target_arch = "x86_64")]
+    pub fn set_result(pid: Pid, result: i64) -> nix::Result<()> {
+        change(pid, |registers| registers.rax = result.cast_unsigned())
+    }
+
+    /// At the entry: no call is made.
+    #[cfg(not(target_arch = "x86_64"))]
+    pub fn skip_call(_pid: Pid) -> nix::Result<()> {
+        Err(Errno::ENOSYS)
+    }
+
+    /// At the end: what the call returns.
+    #[cfg(not(target_arch = "x86_64"))]
+    pub fn set_result(_pid: Pid, _result: i64) -> nix::Result<()> {
+        Err(Errno::ENOSYS)
+    }
 }

@@ -13,7 +13,7 @@ use crate::harness::{Call, Running};
 use crate::{ensure, sys};
 
 /// How long an expected text may take to appear.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The side of a terminal where a person would sit.
 pub struct Terminal {

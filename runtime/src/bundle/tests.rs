@@ -230,7 +230,7 @@ fn the_deadline_flag_has_its_name() {
 fn unknown_properties_are_listed() {
     let text = r#"["sh"], "a/b": 1, "user2": null}, "mounts": [{"destination": "/a", "x": [1]}], "y": [], "z": {"q": 1"#;
     let loaded = parse_config(MINIMAL.replacen("[\"sh\"]", text, 1).into_bytes()).unwrap();
-    assert_eq!(loaded.unknown_properties(), ["/mounts/0/x", "/process/a~1b", "/z"]);
+    assert_eq!(loaded.unknown_properties(), ["/process/a~1b", "/process/user2", "/mounts/0/x", "/y", "/z"]);
 }
 
 /// The process object of exec, with the same rules.

@@ -282,6 +282,10 @@ fn validate_mount(mount: &Mount, index: usize, warnings: &mut Vec<String>) -> Re
     if is_bind && mount.source().as_ref().is_none_or(|source| source.as_os_str().is_empty()) {
         return missing(format_args!("{pointer}/source"), "must be a path for a bind mount");
     }
+    let values = options.iter().filter(|option| is_bind && option.contains('='));
+    warnings.extend(values.map(|option| {
+        format!("{pointer}/options: {option:?}: a bind mount takes no options of a file system, ignored")
+    }));
     covers_proc(&clean(destination), kind, is_bind, &pointer)?;
     let (uid, gid) = (mount.uid_mappings().as_deref(), mount.gid_mappings().as_deref());
     if uid.is_some() != gid.is_some() {

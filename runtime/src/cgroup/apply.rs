@@ -129,7 +129,7 @@ fn refused(dir: BorrowedFd<'_>, write: &Write, base: &str, errno: Errno) -> Erro
     let Write { file, value, source, .. } = write;
     let why = match errno {
         Errno::EBUSY | Errno::EINVAL if file.starts_with("memory.") => memory_in_use(dir),
-        Errno::ENOENT => Some(missing_why(file)),
+        Errno::ENOENT => Some(missing_why(file, source.starts_with("unified/"))),
         _ => None,
     };
     let why = why.map(|why| format!(" ({why})")).unwrap_or_default();
@@ -147,11 +147,19 @@ fn memory_in_use(dir: BorrowedFd<'_>) -> Option<String> {
     })
 }
 
-/// Why there is no such file.
-fn missing_why(file: &str) -> String {
+/// Why there is no such file. For `unified`, whose keys anybody may make up, in the words of runc and crun.
+fn missing_why(file: &str, unified: bool) -> String {
     let controller = file.split('.').next().unwrap_or(file);
     match controller {
+        _ if unified => {
+            format!(
+                "invalid configuration: the requested cgroup controller `{controller}` is not available or has no such file"
+            )
+        }
         "hugetlb" => "this host has no huge pages of that size, or no hugetlb controller here".to_owned(),
-        _ => format!("this kernel has no such file, or the {controller} controller is not enabled here"),
+        _ => format!(
+            "this kernel has no such file, or the {controller} controller is not enabled here, as where a cgroup above has \
+             processes of its own"
+        ),
     }
 }

@@ -1,13 +1,11 @@
 //! Operations on the processes of a cgroup: list, signal, freeze, wait until they are gone, remove the cgroup.
 
 use std::collections::BTreeMap;
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt as _;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use nix::dir::{Dir, Type};
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -15,8 +13,9 @@ use nix::sys::stat::Mode;
 use nix::unistd::Pid;
 
 use crate::cgroup::place::{Cgroup, CgroupPaths, Group};
+use crate::cgroup::walk::{list, sub_cgroups, walk};
 use crate::error::{Context as _, Error, Result};
-use crate::sys::path::{open_own, read_own, remove_dir, stat};
+use crate::sys::path::{open_own, read_own, remove_dir};
 use crate::sys::pid;
 
 /// How long a freeze may take before it is given up: a task in an uninterruptible system call cannot freeze.
@@ -25,14 +24,11 @@ const FREEZE_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long killed processes may take to go (security.md F10).
 const KILL_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How long a directory may stay busy after its last process has gone: tasks leave their cgroup a moment after they
+/// How long a directory may stay busy after its last process, and the last below it, has gone: tasks leave their cgroup a moment after they
 /// can be waited for (Linux 6.19), and the removal of a sub-cgroup is finished in the background.
 const REMOVE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// How deep sub-cgroups may be nested: each level holds a descriptor, and RLIMIT_NOFILE is 1024 at the least.
-const MAX_DEPTH: usize = 512;
-
-/// How many pidfds are held at a time, for the same reason.
+/// How many pidfds are held at a time: RLIMIT_NOFILE is 1024 at the least.
 const PIDFD_BATCH: usize = 256;
 
 /// The most that is read of `cgroup.procs`: 4 million pids, the kernel's PID_MAX_LIMIT, of up to 8 bytes.
@@ -77,8 +73,12 @@ impl Cgroup {
     pub fn pids(&self, recursive: bool) -> Result<Vec<Pid>> {
         let Some(group) = self.lister() else { return Ok(Vec::new()) };
         let mut pids = Vec::new();
-        let mut list = || collect_pids(group.dir()?, if recursive { MAX_DEPTH } else { 0 }, &mut pids);
-        match list() {
+        let mut take = |number| {
+            if number > 0 {
+                pids.push(Pid::from_raw(number));
+            }
+        };
+        match group.dir().and_then(|dir| each_process(dir, recursive, &mut take)) {
             Ok(()) | Err(Errno::ENOENT | Errno::ENODEV) => {}
             Err(errno) => {
                 return Err(Error::from_errno(format!("list {}", group.at.full().display()), errno));
@@ -175,7 +175,7 @@ impl Cgroup {
     }
 
     fn v1_only(&self) -> Self {
-        Self { v1: Self::open(&self.paths()).v1, v2: None }
+        Self { v1: Self::open(&self.paths()).v1, v2: None, unit: None }
     }
 
     /// Signals each process by its pidfd, after a second look that the number was still one of ours by then (F7).
@@ -253,6 +253,17 @@ impl Cgroup {
         Ok(())
     }
 
+    /// Moves a process of the container that somebody froze in a v1 cgroup of theirs back into the container's own,
+    /// where it goes on: frozen, it does not even die, and that other cgroup is not ours to thaw.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn take_back(&self, process: Pid) -> Result<()> {
+        let Some(group) = self.v1_freezer() else { return Ok(()) };
+        gone_is_fine(group.write("cgroup.procs", &process.to_string()))
+            .context(|| format!("take process {process} back into {}", group.at.full().display()))
+    }
+
     /// Whether the container is paused: frozen, or on the way to it, by itself and not by a cgroup above it.
     ///
     /// # Errors
@@ -285,10 +296,10 @@ impl Cgroup {
     /// # Errors
     /// Which cgroup could not be removed, and why; the others are removed all the same.
     pub fn destroy(self) -> Result<()> {
-        let deadline = Instant::now() + REMOVE_TIMEOUT;
-        let mut failed = None;
+        // First, so that it does not see its cgroup vanish.
+        let mut failed = self.stop_unit().err();
         for group in self.v1.iter().chain(&self.v2) {
-            let removed = remove_group(group, deadline);
+            let removed = remove_group(group);
             if let Err(error) =
                 gone_is_fine(removed).context(|| format!("remove cgroup {}", group.at.full().display()))
             {
@@ -326,7 +337,12 @@ pub(super) fn values_of(file: &[u8]) -> BTreeMap<String, u64> {
 /// Waits until `cgroup.events` shows `key value`; false when the time is over. The file wakes pollers when it changes
 /// (cgroup-v2.rst, "Basic Operations"). A cgroup that goes meanwhile is neither populated nor frozen.
 fn wait_event(group: &Group, key: &str, value: u64, deadline: Instant) -> nix::Result<bool> {
-    let events = open_own(group.dir()?, "cgroup.events", OFlag::O_RDONLY, Mode::empty())?;
+    let open = || open_own(group.dir()?, "cgroup.events", OFlag::O_RDONLY, Mode::empty());
+    let events = match open() {
+        // systemd removes the cgroup of a scope with its last process.
+        Err(Errno::ENOENT | Errno::ENODEV) => return Ok(value == 0),
+        other => other?,
+    };
     let mut buffer = [0; 256];
     loop {
         match nix::sys::uio::pread(&events, &mut buffer, 0) {
@@ -385,92 +401,63 @@ impl Group {
     }
 }
 
-/// The names in a cgroup's directory, each with whether it is a sub-cgroup.
-fn list(dir: BorrowedFd<'_>) -> nix::Result<Vec<(OsString, bool)>> {
-    let listing = open_own(dir, ".", OFlag::O_RDONLY | OFlag::O_DIRECTORY, Mode::empty())?;
-    let mut names = Vec::new();
-    for entry in Dir::from_fd(listing)?.iter() {
-        let entry = entry?;
-        let name = entry.file_name().to_bytes();
-        if name != b"." && name != b".." {
-            let is_directory = entry.file_type() == Some(Type::Directory);
-            names.push((OsStr::from_bytes(name).to_owned(), is_directory));
-        }
-    }
-    Ok(names)
+/// How many processes are in a cgroup and in those below it, those of other PID namespaces included.
+///
+/// # Errors
+/// The errno of the read.
+pub(super) fn count_processes(dir: BorrowedFd<'_>) -> nix::Result<usize> {
+    let mut count = 0;
+    each_process(dir, true, &mut |_| count += 1)?;
+    Ok(count)
 }
 
-/// The names of the sub-cgroups. A cgroup's link count is two and its sub-cgroups, so that most need no listing.
-fn sub_cgroups(dir: BorrowedFd<'_>) -> nix::Result<Vec<OsString>> {
-    if stat(dir)?.st_nlink <= 2 {
-        return Ok(Vec::new());
-    }
-    Ok(list(dir)?.into_iter().filter_map(|(name, is_directory)| is_directory.then_some(name)).collect())
-}
-
-fn open_sub(dir: BorrowedFd<'_>, name: &OsStr) -> nix::Result<OwnedFd> {
-    open_own(dir, name, OFlag::O_RDONLY | OFlag::O_DIRECTORY, Mode::empty())
-}
-
-fn collect_pids(dir: BorrowedFd<'_>, depth: usize, pids: &mut Vec<Pid>) -> nix::Result<()> {
-    let procs = match read_own(dir, "cgroup.procs", PROCS_LIMIT) {
-        // A threaded cgroup lists threads only.
-        Err(Errno::EOPNOTSUPP) => read_own(dir, "cgroup.threads", PROCS_LIMIT)?,
-        other => other?,
+/// Gives the number of each process in a cgroup to `take`, and with `recursive` those below it: 0 for one of another PID
+/// namespace.
+fn each_process(dir: BorrowedFd<'_>, recursive: bool, take: &mut dyn FnMut(i32)) -> nix::Result<()> {
+    let enter = |dir: BorrowedFd<'_>| {
+        let procs = match read_own(dir, "cgroup.procs", PROCS_LIMIT) {
+            // A threaded cgroup lists threads only.
+            Err(Errno::EOPNOTSUPP) => read_own(dir, "cgroup.threads", PROCS_LIMIT)?,
+            other => other?,
+        };
+        let lines = procs.split(|&byte| byte == b'\n');
+        lines.filter_map(|line| std::str::from_utf8(line).ok()?.parse().ok()).for_each(&mut *take);
+        if recursive { sub_cgroups(dir) } else { Ok(Vec::new()) }
     };
-    let numbers =
-        procs.split(|&byte| byte == b'\n').filter_map(|line| std::str::from_utf8(line).ok()?.parse().ok());
-    pids.extend(numbers.filter(|&number: &i32| number > 0).map(Pid::from_raw));
-    if depth == 0 {
-        return Ok(());
-    }
-    for name in sub_cgroups(dir)? {
-        match open_sub(dir, &name).and_then(|sub| collect_pids(sub.as_fd(), depth - 1, pids)) {
-            // Removed meanwhile.
-            Ok(()) | Err(Errno::ENOENT | Errno::ENODEV) => {}
-            Err(errno) => return Err(errno),
-        }
-    }
-    Ok(())
+    walk(dir, enter, |_above, _name| Ok(()))
 }
 
 /// Removes one hierarchy's cgroup, those inside first.
-fn remove_group(group: &Group, deadline: Instant) -> nix::Result<()> {
+fn remove_group(group: &Group) -> nix::Result<()> {
     let (above, name) = group.above()?;
-    match remove_dir(&above, name) {
+    match remove_dir(above, name) {
         Err(Errno::EBUSY) => {}
         other => return other,
     }
-    remove_subs(group.dir()?, MAX_DEPTH, deadline)?;
+    remove_subs(group.dir()?)?;
     if group.at.controllers.is_empty() {
         // The usual reason is a process that is on its way out; v2 says when it is.
+        let deadline = Instant::now() + REMOVE_TIMEOUT;
         gone_is_fine(wait_event(group, "populated", 0, deadline).map(drop))?;
     }
-    retry_busy(deadline, || remove_dir(&above, name))
+    remove_when_free(above, name)
 }
 
-fn remove_subs(dir: BorrowedFd<'_>, depth: usize, deadline: Instant) -> nix::Result<()> {
-    for name in sub_cgroups(dir)? {
-        if depth == 0 {
-            return Err(Errno::ELOOP);
-        }
-        if remove_dir(dir, &*name) != Err(Errno::EBUSY) {
-            continue;
-        }
-        match open_sub(dir, &name) {
-            Ok(sub) => remove_subs(sub.as_fd(), depth - 1, deadline)?,
-            Err(Errno::ENOENT) => continue,
-            Err(errno) => return Err(errno),
-        }
-        retry_busy(deadline, || remove_dir(dir, &*name))?;
-    }
-    Ok(())
+/// Removes all sub-cgroups; what is below them keeps those that are refused at first.
+fn remove_subs(dir: BorrowedFd<'_>) -> nix::Result<()> {
+    let enter = |dir: BorrowedFd<'_>| {
+        let mut names = sub_cgroups(dir)?;
+        names.retain(|name| remove_dir(dir, &**name) == Err(Errno::EBUSY));
+        Ok(names)
+    };
+    walk(dir, enter, remove_when_free)
 }
 
-fn retry_busy(deadline: Instant, mut remove: impl FnMut() -> nix::Result<()>) -> nix::Result<()> {
+fn remove_when_free(above: BorrowedFd<'_>, name: &OsStr) -> nix::Result<()> {
+    let deadline = Instant::now() + REMOVE_TIMEOUT;
     let mut backoff = Backoff::new();
     loop {
-        match remove() {
+        match remove_dir(above, name) {
             Err(Errno::EBUSY) if Instant::now() < deadline => backoff.wait(),
             other => return other,
         }

@@ -34,6 +34,11 @@ impl Access {
         (bits != 0).then_some(Self(bits))
     }
 
+    fn letters(self) -> String {
+        let letters = [(Self::READ, 'r'), (Self::WRITE, 'w'), (Self::MKNOD, 'm')];
+        letters.into_iter().filter(|(bit, _)| self.0 & bit != 0).map(|(_, letter)| letter).collect()
+    }
+
     fn without(self, other: Self) -> Self {
         Self(self.0 & !other.0)
     }
@@ -127,8 +132,9 @@ impl Policy {
             invalid(RESOURCES, &format!("devices/{index}/{field}"), value, allowed)
         };
         let text = rule.access().as_deref().unwrap_or_default();
-        let access =
-            Access::parse(text).ok_or_else(|| wrong("access", &text, "must be of the letters r, w, m"))?;
+        let denies_all = !rule.allow() && text.contains('a');
+        let access = Access::parse(if denies_all { "rwm" } else { text })
+            .ok_or_else(|| wrong("access", &text, "must be of the letters r, w, m"))?;
         let number = |field, value: Option<i64>| match value {
             None | Some(-1) => Ok(None),
             Some(value) => match u32::try_from(value) {
@@ -175,6 +181,44 @@ impl Policy {
         Ok(writes)
     }
 
+    /// What the rules allow, as systemd's DeviceAllow has it: a device and its access. None where all is allowed to begin
+    /// with. Rules of other forms allow more there than here; with `exact` they are an error.
+    ///
+    /// # Errors
+    /// `exact`: the first rule that DeviceAllow cannot express.
+    pub fn unit_rules(&self, exact: bool) -> Result<Option<Vec<(String, String)>>> {
+        let inexact =
+            |what: &str| Error::new(format!("{RESOURCES}/devices: systemd cannot keep {what} on cgroup v1"));
+        if self.allow {
+            let denies = exact && !self.exceptions(RESOURCES)?.is_empty();
+            return if denies { Err(inexact("devices away where all are allowed")) } else { Ok(None) };
+        }
+        let allowed = match self.exceptions(RESOURCES) {
+            Err(error) if exact => return Err(error),
+            Err(_) => {
+                self.rules.iter().filter(|rule| rule.allow).map(|rule| (rule.devices, rule.access)).collect()
+            }
+            Ok(list) => list,
+        };
+        let mut list: Vec<(String, Access)> = Vec::with_capacity(allowed.len());
+        for (devices, access) in allowed {
+            let kind = if devices.kind == Kind::Block { "block" } else { "char" };
+            let device = match (devices.major, devices.minor) {
+                (Some(major), Some(minor)) => format!("/dev/{kind}/{major}:{minor}"),
+                (Some(major), None) => format!("{kind}-{major}"),
+                (None, Some(_)) if exact => {
+                    return Err(inexact("a rule for a minor number of any major number"));
+                }
+                (None, _) => format!("{kind}-*"),
+            };
+            match list.iter_mut().find(|(known, _)| *known == device) {
+                Some((_, known)) => known.0 |= access.0,
+                None => list.push((device, access)),
+            }
+        }
+        Ok(Some(list.into_iter().map(|(device, access)| (device, access.letters())).collect()))
+    }
+
     /// What differs from the default.
     fn exceptions(&self, base: &str) -> Result<Vec<(Devices, Access)>> {
         let mut list: Vec<(Devices, Access)> = Vec::with_capacity(self.rules.len());
@@ -205,46 +249,141 @@ impl Policy {
 
     /// The v2 program (`BPF_PROG_TYPE_CGROUP_DEVICE`): 1 allows, 0 denies.
     ///
-    /// From the last rule to the first, so that the last that matches decides; the bits of the access that are still
-    /// undecided stand in a register, for one rule may decide reading and another one writing.
+    /// From the last rule to the first, so that the last that matches decides. What the kernel's verifier takes for a program
+    /// grows with the states that it has to tell apart, and was a tenth of all of `run`: rules about any access, as nearly all
+    /// are, are a comparison of one number each, which leads out of the program.
     pub fn program(&self) -> Vec<Insn> {
-        const KIND: u8 = 2;
-        const UNDECIDED: u8 = 3;
-        const MAJOR: u8 = 4;
-        const MINOR: u8 = 5;
-        // struct bpf_cgroup_dev_ctx: access << 16 | kind, major, minor, 32 bits each; r1 points to it.
-        let mut program = vec![
+        let mut program = register::load();
+        for kind in [Kind::Char, Kind::Block] {
+            if self.rules.iter().any(|rule| rule.devices.kind == kind && rule.comparison().is_some()) {
+                program.extend(register::load_device(kind));
+            }
+        }
+        let rules: Vec<Rule> = self.rules.iter().rev().copied().collect();
+        let alike = |one: &Rule, next: &Rule| {
+            one.allow == next.allow && one.comparison().is_some() && next.comparison().is_some()
+        };
+        for run in rules.chunk_by(alike).flat_map(|run| run.chunks(Rule::TOGETHER)) {
+            program.extend(Rule::decide_together(run).unwrap_or_else(|| run[0].decide()));
+        }
+        program.extend(Insn::return_value(self.allow.into()));
+        program
+    }
+}
+
+/// What the registers of the program hold.
+mod register {
+    use super::{Insn, Kind, op};
+
+    pub const KIND: u8 = 2;
+    /// The bits of the access that are still undecided: one rule may decide reading and another one writing.
+    pub const UNDECIDED: u8 = 3;
+    pub const MAJOR: u8 = 4;
+    pub const MINOR: u8 = 5;
+    const SCRATCH: u8 = 1;
+    /// A minor number has 20 bits, and a major number 12 (`linux/kdev_t.h`).
+    pub const MINOR_BITS: u8 = 20;
+    /// Above both numbers.
+    const MARK: i32 = 60;
+
+    /// The register with the numbers of a device of this kind, as one: major, minor. One of the other kind has a mark on it.
+    pub fn numbers(kind: Kind) -> u8 {
+        if kind == Kind::Char { 6 } else { 7 }
+    }
+
+    /// The same with the major number alone.
+    pub fn major(kind: Kind) -> u8 {
+        if kind == Kind::Char { 8 } else { 9 }
+    }
+
+    /// `struct bpf_cgroup_dev_ctx`: access << 16 | kind, major, minor, 32 bits each; r1 points to it.
+    pub fn load() -> Vec<Insn> {
+        vec![
             Insn::load_u32(KIND, 1, 0),
             Insn::load_u32(MAJOR, 1, 4),
             Insn::load_u32(MINOR, 1, 8),
             Insn::copy(UNDECIDED, KIND),
             Insn::alu(op::AND, KIND, 0xffff),
             Insn::alu(op::SHIFT_RIGHT, UNDECIDED, 16),
-        ];
-        for rule in self.rules.iter().rev() {
-            let verdict = if rule.allow {
-                let left = i32::from(Access::ALL.without(rule.access).0);
-                vec![Insn::alu(op::AND, UNDECIDED, left), Insn::jump_unless_equal(UNDECIDED, 0, 2)]
-            } else {
-                vec![
-                    Insn::copy(1, UNDECIDED),
-                    Insn::alu(op::AND, 1, rule.access.0.into()),
-                    Insn::jump_if_equal(1, 0, 2),
-                ]
-            };
-            let mut conditions = vec![(KIND, rule.devices.kind as u32)];
-            conditions.extend(rule.devices.major.map(|major| (MAJOR, major)));
-            conditions.extend(rule.devices.minor.map(|minor| (MINOR, minor)));
-            // What is jumped over: the conditions that follow, the verdict, and its return.
-            let mut ahead = conditions.len() + verdict.len() + 2;
-            for (register, number) in conditions {
-                ahead -= 1;
-                let over = i16::try_from(ahead).unwrap_or(i16::MAX);
-                program.push(Insn::jump_unless_equal(register, number.cast_signed(), over));
+        ]
+    }
+
+    pub fn load_device(kind: Kind) -> [Insn; 9] {
+        let other = if kind == Kind::Char { Kind::Block } else { Kind::Char };
+        [
+            Insn::copy(numbers(kind), MAJOR),
+            Insn::alu64(op::SHIFT_LEFT, numbers(kind), MINOR_BITS.into()),
+            Insn::or(numbers(kind), MINOR),
+            Insn::copy(SCRATCH, KIND),
+            Insn::alu64(op::AND, SCRATCH, other as i32),
+            Insn::alu64(op::SHIFT_LEFT, SCRATCH, MARK),
+            Insn::or(numbers(kind), SCRATCH),
+            Insn::copy(major(kind), numbers(kind)),
+            Insn::alu64(op::SHIFT_RIGHT, major(kind), MINOR_BITS.into()),
+        ]
+    }
+}
+
+impl Rule {
+    /// How many rules are decided together: a jump reaches 32767 instructions.
+    const TOGETHER: usize = 1000;
+
+    /// The register and the number that it is equal to for just the devices of this rule, where that decides all of the access.
+    fn comparison(&self) -> Option<(u8, i32)> {
+        const MINORS: u32 = 1 << register::MINOR_BITS;
+        let Devices { kind, major, minor } = self.devices;
+        match (major, minor) {
+            _ if self.access != Access::ALL => None,
+            (None, None) => Some((register::KIND, kind as i32)),
+            (Some(major), None) => Some((register::major(kind), i32::try_from(major).ok()?)),
+            (Some(major), Some(minor)) if minor < MINORS => {
+                let number = u64::from(major) << register::MINOR_BITS | u64::from(minor);
+                Some((register::numbers(kind), i32::try_from(number).ok()?))
             }
-            program.extend(verdict);
-            program.extend(Insn::return_value(rule.allow.into()));
+            _ => None,
         }
+    }
+
+    /// Rules with the same verdict about all of the access: a comparison each, that leads to the one return. None where one
+    /// of them is not such a rule.
+    fn decide_together(rules: &[Self]) -> Option<Vec<Insn>> {
+        let mut program = Vec::with_capacity(rules.len() + 3);
+        for (index, rule) in rules.iter().enumerate() {
+            let (register, number) = rule.comparison()?;
+            // Over the comparisons that follow, and the jump over the return.
+            let over = i16::try_from(rules.len() - index).ok()?;
+            program.push(Insn::jump64_if_equal(register, number, over));
+        }
+        program.push(Insn::jump(2));
+        program.extend(Insn::return_value(rules[0].allow.into()));
+        Some(program)
+    }
+
+    /// One rule of any form.
+    fn decide(&self) -> Vec<Insn> {
+        use register::{KIND, MAJOR, MINOR, UNDECIDED};
+        let verdict = if self.allow {
+            let left = i32::from(Access::ALL.without(self.access).0);
+            vec![Insn::alu(op::AND, UNDECIDED, left), Insn::jump_unless_equal(UNDECIDED, 0, 2)]
+        } else {
+            vec![
+                Insn::copy(1, UNDECIDED),
+                Insn::alu(op::AND, 1, self.access.0.into()),
+                Insn::jump_if_equal(1, 0, 2),
+            ]
+        };
+        let mut conditions = vec![(KIND, self.devices.kind as u32)];
+        conditions.extend(self.devices.major.map(|major| (MAJOR, major)));
+        conditions.extend(self.devices.minor.map(|minor| (MINOR, minor)));
+        // What is jumped over: the conditions that follow, the verdict, and its return.
+        let mut ahead = conditions.len() + verdict.len() + 2;
+        let mut program = Vec::with_capacity(ahead);
+        for (register, number) in conditions {
+            ahead -= 1;
+            let over = i16::try_from(ahead).unwrap_or(i16::MAX);
+            program.push(Insn::jump_unless_equal(register, number.cast_signed(), over));
+        }
+        program.extend(verdict);
         program.extend(Insn::return_value(self.allow.into()));
         program
     }
@@ -266,11 +405,7 @@ fn v1_text(devices: Devices, access: Access) -> String {
         }
         text.push(end);
     }
-    for (bit, letter) in [(Access::READ, 'r'), (Access::WRITE, 'w'), (Access::MKNOD, 'm')] {
-        if access.0 & bit != 0 {
-            text.push(letter);
-        }
-    }
+    text.push_str(&access.letters());
     text
 }
 
@@ -293,7 +428,7 @@ mod tests {
     fn accesses() -> impl Iterator<Item = (Kind, u32, u32, u8)> {
         let kinds = [Kind::Block, Kind::Char].into_iter();
         kinds.flat_map(|kind| {
-            let majors = [0, 1, 2, 5, 8, 136, u32::MAX].into_iter();
+            let majors = [0, 1, 2, 5, 8, 136, 2047, 2048, u32::MAX].into_iter();
             majors.flat_map(move |major| {
                 let minors = [0, 1, 2, 3, 9, 0xfffff].into_iter();
                 minors.flat_map(move |minor| (1..=7).map(move |access| (kind, major, minor, access)))
@@ -322,8 +457,9 @@ mod tests {
 
         fn rule(&mut self) -> LinuxDeviceCgroup {
             let kind = ["a", "b", "c", "c"][usize::try_from(self.below(4)).unwrap()];
-            let numbers = [-1, 0, 1, 2, 5, 8];
-            let mut number = || numbers[usize::try_from(self.below(6)).unwrap()];
+            // The last two on both sides of what one comparison can hold.
+            let numbers = [-1, 0, 1, 2, 5, 8, 2047, 2048];
+            let mut number = || numbers[usize::try_from(self.below(8)).unwrap()];
             let (major, minor) = (number(), number());
             let access = ["r", "w", "m", "rw", "rwm", "rwm", "wm"][usize::try_from(self.below(7)).unwrap()];
             let allow = self.below(2) == 0;

@@ -7,6 +7,7 @@ use nix::fcntl::OFlag;
 use nix::sys::stat::Mode;
 use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, fstatfs};
 
+use crate::cgroup::systemd::Instance;
 use crate::error::{Context as _, Error, Result};
 use crate::sys::path::{append, clean, open_given};
 use crate::sys::procfs::Procfs;
@@ -75,6 +76,8 @@ pub struct Hierarchies {
     pub v1: Vec<Hierarchy>,
     /// The v2 hierarchy; beside v1 ones it makes a hybrid host.
     pub v2: Option<Hierarchy>,
+    /// The instance of systemd that makes the container's cgroup, where one is to.
+    pub systemd: Option<Instance>,
 }
 
 impl Hierarchies {
@@ -86,7 +89,7 @@ impl Hierarchies {
     /// procfs cannot be read.
     pub fn detect(procfs: &Procfs, with_own: bool) -> Result<Self> {
         let mut found = if is_unified()? {
-            Self { v1: Vec::new(), v2: Some(unified(UNIFIED_MOUNT_POINT.into())) }
+            Self { v2: Some(unified(UNIFIED_MOUNT_POINT.into())), ..Self::default() }
         } else {
             let mountinfo = procfs.read_self("mountinfo").context(|| "read mountinfo")?;
             Self::from_mountinfo(&mountinfo, &|path| {

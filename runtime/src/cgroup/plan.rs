@@ -8,7 +8,9 @@ use oci_spec::runtime::{LinuxNamespaceType, LinuxResources, Spec};
 use crate::cgroup::apply::Write;
 use crate::cgroup::devices::Policy;
 use crate::cgroup::place::{CgroupPaths, GroupPath};
-use crate::cgroup::{Hierarchies, Hierarchy, systemd, v1, v2};
+use crate::cgroup::systemd::UnitPlan;
+use crate::cgroup::systemd::properties::{of_devices, of_writes, oom_policy, round_quota};
+use crate::cgroup::{Hierarchies, Hierarchy, v1, v2};
 use crate::error::{Error, Result};
 use crate::sys::path::{append, clean};
 
@@ -47,6 +49,8 @@ pub struct CgroupPlan {
     pub(super) optional: bool,
     /// Who gets the v2 cgroup, as numbered on the host.
     pub(super) owner: Option<Uid>,
+    /// The scope that systemd makes of it.
+    pub(super) unit: Option<UnitPlan>,
     /// Where the container stays without a cgroup of its own; known where it mounts cgroup file systems.
     caller: CgroupPaths,
 }
@@ -57,7 +61,18 @@ impl CgroupPlan {
         CgroupPaths {
             v1: self.v1.iter().map(|group| group.at.clone()).collect(),
             v2: self.v2.as_ref().map(|group| group.at.clone()),
+            unit: self.unit.as_ref().map(|plan| plan.unit.clone()),
         }
+    }
+
+    /// Whether the runtime itself makes it, and with all rights.
+    pub fn is_made_by_runtime(&self) -> bool {
+        self.unit.is_none() && !(self.v1.is_empty() && self.v2.is_none()) && !self.rootless
+    }
+
+    /// Whether systemd makes it, around the container's process, in v1 hierarchies too.
+    pub fn is_v1_scope(&self) -> bool {
+        self.unit.is_some() && !self.v1.is_empty()
     }
 
     /// What a cgroup mount of the container shows.
@@ -92,7 +107,11 @@ pub(super) enum Devices {
 /// Whether [`plan`] needs to know the caller's own cgroup: `cgroupsPath` is absent or relative, or the container stays
 /// where the caller is.
 pub fn needs_own_cgroup(spec: &Spec, manager: Manager) -> bool {
-    manager == Manager::Disabled || !cgroups_path(spec).starts_with('/')
+    match manager {
+        Manager::Disabled => true,
+        Manager::Cgroupfs => !cgroups_path(spec).starts_with('/'),
+        Manager::Systemd => false,
+    }
 }
 
 fn cgroups_path(spec: &Spec) -> &str {
@@ -109,18 +128,35 @@ pub fn plan(spec: &Spec, id: &str, options: Options, hierarchies: &Hierarchies) 
     let resources = spec.linux().as_ref().and_then(|linux| linux.resources().as_ref()).unwrap_or(&none);
     let path = cgroups_path(spec);
     let v1_with = |name: &str| hierarchies.v1_with(name);
-    match options.manager {
-        Manager::Cgroupfs => {}
-        Manager::Systemd => systemd::refuse(path)?,
-        Manager::Disabled => return disabled(spec, resources, hierarchies),
+    if options.manager == Manager::Disabled {
+        return disabled(spec, resources, hierarchies);
     }
-    let place = Place::new(path, id)?;
-    let limits = limits(resources, hierarchies.v1.len(), &v1_with, hierarchies.v2.is_some(), RESOURCES)?;
+    let instance = hierarchies.systemd.as_ref();
+    let mut unit = match instance {
+        Some(instance) => Some(UnitPlan::new(instance, path, id, spec.annotations().as_ref())?),
+        None => None,
+    };
+    let place = match &unit {
+        Some(unit) => Place::Absolute(unit.path.clone()),
+        None => Place::new(path, id)?,
+    };
+    let mut limits = limits(resources, hierarchies.v1.len(), &v1_with, hierarchies.v2.is_some(), RESOURCES)?;
     let asked = limits.v1.iter().any(|writes| !writes.is_empty()) || !limits.v2.is_empty();
     let policy = Policy::new(resources.devices().as_deref().unwrap_or_default())?;
     let devices_v1 = hierarchies.v1_with("devices");
     if devices_v1.is_none() && hierarchies.v2.is_none() && !options.rootless {
         return Err(Error::new("no cgroup hierarchy with device control is mounted on this host"));
+    }
+    if let (Some(unit), Some(instance)) = (&mut unit, instance) {
+        // A user's instance has no right to device rules, nor would they change what the user may open.
+        if !instance.user {
+            unit.properties.extend(of_devices(&policy, devices_v1.is_some())?);
+        }
+        for writes in limits.v1.iter_mut().chain([&mut limits.v2]) {
+            round_quota(writes, &|_| None);
+            unit.properties.extend(of_writes(writes, instance.version, &|_| None));
+            unit.properties.extend(oom_policy(writes, instance.version));
+        }
     }
 
     let mut v1_groups = Vec::with_capacity(hierarchies.v1.len());
@@ -147,6 +183,7 @@ pub fn plan(spec: &Spec, id: &str, options: Options, hierarchies: &Hierarchies) 
         rootless: options.rootless,
         optional,
         owner: owner(spec),
+        unit,
         ..CgroupPlan::default()
     })
 }
@@ -197,7 +234,7 @@ fn disabled(spec: &Spec, resources: &LinuxResources, hierarchies: &Hierarchies) 
     };
     let v1 = hierarchies.v1.iter().map(own).collect::<Result<_>>()?;
     let v2 = hierarchies.v2.as_ref().map(own).transpose()?;
-    Ok(CgroupPlan { caller: CgroupPaths { v1, v2 }, ..CgroupPlan::default() })
+    Ok(CgroupPlan { caller: CgroupPaths { v1, v2, unit: None }, ..CgroupPlan::default() })
 }
 
 /// Where below the mount point of a hierarchy the container goes.

@@ -6,6 +6,8 @@ use oci_spec::runtime::{LinuxCpu, LinuxMemory, LinuxResources};
 use crate::cgroup::apply::{Write, apply};
 use crate::cgroup::place::{Cgroup, Group};
 use crate::cgroup::plan::{invalid, limits};
+use crate::cgroup::systemd::Manager;
+use crate::cgroup::systemd::properties::{is_overruled, of_writes, round_quota};
 use crate::error::{Context as _, Error, Result};
 use crate::sys::path::write_own;
 
@@ -38,18 +40,35 @@ impl Cgroup {
             }
         }
         let limits = limits(&resources, self.v1.len(), &v1_with, self.v2.is_some(), BASE)?;
+        let manager = self.unit.as_ref().map(|unit| Manager::connect(unit.user)).transpose()?;
+        let mut properties = Vec::new();
         let groups = self.v1.iter().zip(limits.v1).chain(self.v2.iter().zip([limits.v2]));
         let mut before: Vec<Saved<'_>> = Vec::new();
-        for (group, writes) in groups.filter(|(_, writes)| !writes.is_empty()) {
+        let mut overruled = Vec::new();
+        for (group, mut writes) in groups.filter(|(_, writes)| !writes.is_empty()) {
+            let now = |file: &str| group.now(file);
+            if manager.is_some() {
+                round_quota(&mut writes, &now);
+            }
             let full = || format!("cgroup {}", group.at.full().display());
             let dir = group.dir().context(full)?;
+            if group.at.controllers.is_empty() && !self.v1.is_empty() {
+                group.enable(&limits.v2_controllers).context(full)?;
+            }
             before.push(Saved { group, values: present(group, &writes) });
             if let Err(error) = apply(dir, &writes, BASE) {
                 before.iter().rev().for_each(Saved::restore);
                 return Err(error.context(full()));
             }
+            if let Some(manager) = &manager {
+                properties.extend(of_writes(&writes, manager.instance.version, &now));
+                writes.retain(is_overruled);
+                overruled.push((dir, writes));
+            }
         }
-        Ok(())
+        self.tell_unit(manager, &properties)
+            .and_then(|()| overruled.iter().try_for_each(|(dir, writes)| apply(*dir, writes, BASE)))
+            .inspect_err(|_| before.iter().rev().for_each(Saved::restore))
     }
 }
 

@@ -375,4 +375,42 @@ mod tests {
             "hugetlb.2MB.max=max; io.max=8:0 rbps=1; io.max=8:16 rbps=2"
         );
     }
+
+    /// security.md F14: whatever the numbers, they become `max`, exactly themselves, or an error: nothing wraps round.
+    #[test]
+    fn f14_random_numbers() {
+        let mut seed: u64 = 1;
+        let mut next = || {
+            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            let small = i64::try_from(seed >> 59).unwrap();
+            [small, i64::MAX - small, i64::MIN + small, -1, small << 30]
+                [usize::try_from(seed >> 40 & 3).unwrap()]
+        };
+        let written = |text: &str, file: &str| -> Option<String> {
+            text.split("; ").find_map(|one| one.strip_prefix(file)?.strip_prefix('=').map(str::to_owned))
+        };
+        let shown = |value: i64| if value < 0 { "max".to_owned() } else { value.to_string() };
+        for _ in 0..20_000 {
+            let (limit, swap, soft) = (next(), next(), next());
+            let json = format!(r#"{{"memory":{{"limit":{limit},"swap":{swap},"reservation":{soft}}}}}"#);
+            let text = text(memory, &json);
+            if text.starts_with('/') {
+                continue;
+            }
+            for (file, value) in [("memory.max", limit), ("memory.low", soft)] {
+                if let Some(found) = written(&text, file) {
+                    assert_eq!(found, shown(value), "{json}");
+                }
+            }
+            if let Some(found) = written(&text, "memory.swap.max")
+                && found != "max"
+            {
+                let alone: i64 = found.parse().unwrap();
+                assert!(
+                    alone >= 0 && (alone == swap || limit.checked_add(alone) == Some(swap)),
+                    "{json}: {text}"
+                );
+            }
+        }
+    }
 }

@@ -1,13 +1,11 @@
 //! A procfs of the PID namespace that the container joins.
 //!
-//! A procfs shows the PID namespace of the process that makes it, and the container's process joins an existing one only
-//! after it has left the host's root (row C5). So the mount is made before the clone, by a process that has nothing to
-//! show to the members of that namespace: its root is the container's, it holds one socket and it is not dumpable.
+//! A procfs shows the PID namespace of the process that opens it, and only children of a process that has joined a
+//! namespace are in it. So it is opened before the clone by the sealed program, whose child is in that namespace and has
+//! nothing to show to its members (`init/src/procfs.rs`; rows C1, C5). What is opened is then configured and mounted here.
 
-use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 
-use nix::errno::Errno;
-use nix::sys::prctl;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 
 use crate::error::{Context as _, Error, Result};
@@ -15,10 +13,12 @@ use crate::init::die_with_parent;
 use crate::namespaces::{MOUNT, OpenNamespace, PID, USER};
 use crate::sync::{self, Message};
 use crate::sys::clone::{self, Cloned, clone_process, exit_now};
-use crate::sys::fd::{close_all_but, receive_with_fds, send_with_fds};
+use crate::sys::fd::{receive_with_fds, send_with_fds};
+use crate::sys::mount::FsContext;
 use crate::sys::pid;
+use crate::sys::seal::SealedProgram;
 
-use super::mounts::new_file_system;
+use super::mounts::configure;
 use super::sources::{MountSources, Source};
 use super::{Kind, PlannedMount, RootfsPlan};
 
@@ -31,23 +31,68 @@ pub fn open(plan: &RootfsPlan, sources: &mut MountSources, namespaces: &[OpenNam
         if !super::is_file_system(&mount.kind, "proc") {
             continue;
         }
-        let tree = receive_from_helper(mount, &sources.root, namespaces)
-            .map_err(|error| error.context(mount.what()))?;
-        *source = Source::Tree { mount: tree, is_directory: true };
+        let is_root = nix::unistd::geteuid().is_root();
+        let make = if is_root { make } else { make_in_pod };
+        let made = make(mount, &sources.root, namespaces);
+        let mount = made.map_err(|error| error.context(mount.what()))?;
+        *source = Source::Tree { mount, is_directory: true };
     }
     Ok(())
 }
 
-fn receive_from_helper(
-    mount: &PlannedMount,
-    root: &OwnedFd,
-    namespaces: &[OpenNamespace],
-) -> Result<OwnedFd> {
-    let what = || "start a process in the PID namespace";
+/// A user has the rights in the user namespace of the pod alone, and there only over a mount namespace that belongs to it:
+/// a process of its own makes the mount.
+fn make_in_pod(mount: &PlannedMount, root: &OwnedFd, namespaces: &[OpenNamespace]) -> Result<OwnedFd> {
+    receive_from(|socket| {
+        let made = join(namespaces, USER)
+            .and_then(|()| clone::unshare(MOUNT).context(|| "make a mount namespace"))
+            .and_then(|()| make(mount, root, namespaces));
+        // The runtime that does not hear it has ended.
+        let _ = match made {
+            Ok(tree) => send_with_fds(socket, &sync::encode(&Message::Mounted), &[tree.as_fd()]),
+            Err(error) => send_with_fds(socket, &sync::encode(&Message::Error(error)), &[]),
+        };
+    })
+}
+
+fn make(mount: &PlannedMount, root: &OwnedFd, namespaces: &[OpenNamespace]) -> Result<OwnedFd> {
+    let source = match &mount.kind {
+        Kind::FileSystem { source, .. } => source.as_deref(),
+        _ => None,
+    };
+    let context = receive_from(|socket| {
+        let error = open_in_namespace(socket, root, namespaces);
+        let _ = send_with_fds(socket, &sync::encode(&Message::Error(error)), &[]);
+    })?;
+    configure(&FsContext::received(context), mount, ("proc", source), false, None, None)
+}
+
+/// Goes on as the sealed program, with the container's root, in the PID namespace; returns only to say why not.
+fn open_in_namespace(socket: BorrowedFd<'_>, root: &OwnedFd, namespaces: &[OpenNamespace]) -> Error {
+    let prepare = || {
+        let program = SealedProgram::new(&skeg_init::procfs::encode(socket.as_raw_fd()))?;
+        // What its child shows as its root and its working directory.
+        nix::unistd::fchdir(root).and_then(|()| nix::unistd::chroot(".")).context(|| "enter the rootfs")?;
+        join(namespaces, PID).map(|()| program)
+    };
+    match prepare() {
+        Ok(program) => program.execute(&[socket], false),
+        Err(error) => error,
+    }
+}
+
+/// Clones a process that runs `work`, and receives the descriptor that it sends over the socket.
+fn receive_from(work: impl FnOnce(BorrowedFd<'_>)) -> Result<OwnedFd> {
+    let what = || "start a process for a procfs";
     let (ours, theirs) =
         socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC).context(what)?;
     let pidfd = match clone_process(0, None, false).context(what)? {
-        Cloned::Child => help(mount, root, namespaces, &theirs),
+        Cloned::Child => {
+            if die_with_parent().is_ok() {
+                work(theirs.as_fd());
+            }
+            exit_now(0)
+        }
         Cloned::Parent { pidfd, .. } => pidfd,
     };
     drop(theirs);
@@ -56,63 +101,13 @@ fn receive_from_helper(
     pid::wait_child(&pidfd).context(|| "wait for the process in the PID namespace")?;
     let (length, mut fds) = received?;
     match (buffer.get(..length).and_then(sync::decode), fds.pop()) {
-        (Some(Message::Mounted), Some(tree)) => Ok(tree),
+        (Some(Message::Mounted), Some(fd)) => Ok(fd),
         (Some(Message::Error(error)), _) => Err(error),
         // A member of the namespace may kill it.
         _ => Err(Error::new("the process in the PID namespace has ended early")),
     }
 }
 
-/// The helper: it enters the namespaces, which for the PID namespace takes a child.
-fn help(mount: &PlannedMount, root: &OwnedFd, namespaces: &[OpenNamespace], socket: &OwnedFd) -> ! {
-    let enter = || -> Result<()> {
-        die_with_parent()?;
-        prctl::set_dumpable(false).context(|| "stop being dumpable")?;
-        // Root may do all of this as it is; a user has the rights in the user namespace of the pod alone, and there only
-        // over a mount namespace that belongs to it.
-        if !nix::unistd::geteuid().is_root() {
-            join(namespaces, USER)?;
-            clone::unshare(MOUNT).context(|| "make a mount namespace")?;
-        }
-        nix::unistd::fchdir(root).and_then(|()| nix::unistd::chroot(".")).context(|| "enter the rootfs")?;
-        join(namespaces, PID)?;
-        close_all_but(0, &mut [socket.as_raw_fd()]).context(|| "close descriptors")
-    };
-    let forked = enter().and_then(|()| match clone_process(0, None, false) {
-        // Nobody can be added to a PID namespace whose init process has ended (pid_namespaces(7)).
-        Err(Errno::ENOMEM) => Err(Error::from_errno("fork (has its init process ended?)", Errno::ENOMEM)),
-        other => other.context(|| "fork"),
-    });
-    match forked {
-        Ok(Cloned::Child) => {
-            let made = die_with_parent().and_then(|()| make(mount));
-            match made {
-                Ok(tree) => {
-                    let message = sync::encode(&Message::Mounted);
-                    let _ = send_with_fds(socket, &message, &[tree.as_fd()]);
-                }
-                Err(error) => report(socket, error),
-            }
-        }
-        Ok(Cloned::Parent { pidfd, .. }) => drop(pid::wait_child(&pidfd)),
-        Err(error) => report(socket, error),
-    }
-    exit_now(0)
-}
-
 fn join(namespaces: &[OpenNamespace], kind: u64) -> Result<()> {
     namespaces.iter().filter(|namespace| namespace.kind == kind).try_for_each(OpenNamespace::join)
-}
-
-fn make(mount: &PlannedMount) -> Result<OwnedFd> {
-    let source = match &mount.kind {
-        Kind::FileSystem { source, .. } => source.as_deref(),
-        _ => None,
-    };
-    new_file_system(mount, ("proc", source), false, None, None)
-}
-
-fn report(socket: &OwnedFd, error: Error) {
-    // The runtime that does not hear it has ended.
-    let _ = send_with_fds(socket, &sync::encode(&Message::Error(error)), &[]);
 }

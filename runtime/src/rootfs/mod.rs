@@ -5,8 +5,8 @@
 //! | step | who | function | fds that stay open after it |
 //! |---|---|---|---|
 //! | 1 | parent, before the clone | [`open_sources`] | the root tree, one detached mount per bind source, `/dev/null`, host devices: [`sources::MountSources`] |
-//! | 2 | child, in its mount namespace | [`Rootfs::attach`] | the same; the fd of the host's root is closed again |
-//! | 3 | child | [`Rootfs::mount`] | the container's root; a tmpfs that becomes read-only later; `/dev/null`; devices |
+//! | 2 | child, in its mount namespace, or making it | [`Rootfs::attach`] | the same; the fd of the host's root is closed again |
+//! | 3 | child | [`Rootfs::mount_before_cgroup`], [`Rootfs::mount_rest`] | the container's root; a tmpfs that becomes read-only later; `/dev/null`; devices |
 //! | 4 | child | [`Rootfs::make_devices`] | the container's root; a tmpfs that becomes read-only later; `/dev/null` |
 //! | 5 | child, after the createContainer hooks | [`Rootfs::pivot`] | the same; the host's mounts are gone from the namespace |
 //! | 6 | child, with a terminal | [`Rootfs::bind_console`] | the same |
@@ -22,6 +22,8 @@
 //!   fd. The rootfs tree is attached on `/` of the private namespace: pivot_root(2) needs a mount point below the old
 //!   root, and that one exists whatever the path of the rootfs is, so the path is never needed a second time. Only
 //!   where the config has hooks that run before the pivot is it attached on its path, where they look for it.
+//! * Where the kernel can make a mount namespace of one tree (Linux 7.0), and nothing of the host is looked for in it, the root tree
+//!   becomes one: the process is in its root after step 2, and step 5 only takes off what the config has covered `/` with.
 //! * Nothing of the host is reachable for writing through a mount point that has to be made: a bind source that is
 //!   read only is so before it is attached, and making a mount point in it fails with `EROFS` (row A10).
 //! * Destinations are cleaned as text (`..` stops at `/`) and then resolved inside the root. Links in the image are
@@ -38,8 +40,10 @@ pub mod options;
 pub mod pivot;
 pub mod sources;
 
+use std::iter::{Peekable, Zip};
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::{slice, vec};
 
 use oci_spec::runtime::{Hook, Linux, LinuxIdMapping, LinuxNamespaceType, Mount, Spec};
 
@@ -72,6 +76,10 @@ pub struct Facts {
     pub no_pivot: bool,
     /// The cgroup file systems of this host; only looked at where the config has a mount of type cgroup.
     pub cgroups: CgroupMounts,
+    /// The runtime makes a cgroup for the container, by itself and with all rights.
+    pub makes_cgroup: bool,
+    /// It is in the host's user namespace.
+    pub hosts_user_namespace: bool,
 }
 
 /// The cgroup file systems of the host and where the container is in them.
@@ -104,6 +112,8 @@ pub struct RootfsPlan {
     pub namespace: MountNamespace,
     /// `--no-pivot`.
     pub no_pivot: bool,
+    /// The init process makes the mount namespace, and needs nothing of the host's in it.
+    pub stands_alone: bool,
     /// There are hooks that run before the pivot, which look for the container's root at the path of the rootfs.
     pub hooks_see_rootfs: bool,
     /// `root.readonly`.
@@ -172,11 +182,24 @@ pub enum Kind {
     CgroupV1 {
         /// The hierarchies.
         hierarchies: Vec<CgroupV1>,
-        /// Mount them anew, inside the container's cgroup namespace, instead of binding the container's cgroups.
-        fresh: bool,
+        /// Where they come from.
+        from: CgroupsFrom,
     },
     /// A change of the mount that is at the destination.
     Remount,
+}
+
+/// How a container gets its view of the v1 hierarchies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CgroupsFrom {
+    /// It has no cgroup namespace: its cgroups are bound from the host's mounts, by the runtime.
+    Host,
+    /// It has a new cgroup namespace: its cgroups, which are the root there, are bound from the host's mounts by the init
+    /// process. That shows what a new mount shows, and is cheaper.
+    Later,
+    /// They are mounted anew inside the cgroup namespace: in a user namespace, to which the host's mounts are locked, or
+    /// where the namespace is not the container's own, or the host's mounts are not in sight.
+    Namespace,
 }
 
 /// The id mapping of a mount.
@@ -202,18 +225,33 @@ pub enum IdMapping {
     Joined(PathBuf),
 }
 
+/// What the root tree is attached on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Below {
+    /// The host's root, in a copy of the host's mount namespace.
+    OldRoot,
+    /// The path of the rootfs there.
+    ItsPath,
+    /// Nothing of the host's: the mount namespace was made of the tree, which is the root already.
+    Nothing,
+}
+
+type Mounts<'a> = Peekable<Zip<slice::Iter<'a, PlannedMount>, vec::IntoIter<sources::Source>>>;
+
 /// The root file system while the child makes it. The steps are its methods, in the order of the module's table.
 #[derive(Debug)]
 pub struct Rootfs<'a> {
     plan: &'a RootfsPlan,
     /// The container's root directory, `O_PATH`.
     root: OwnedFd,
-    /// The root tree was attached on the old root, and not on the path of the rootfs.
-    on_old_root: bool,
+    /// What the root tree is attached on.
+    on: Below,
     /// How many roots lie below it, because the config mounts something on `/`.
     covered_roots: u32,
-    /// What the parent opened for [`Rootfs::mount`], which uses it up.
-    mounts: Vec<sources::Source>,
+    /// What is yet to be mounted, with what the parent opened for it.
+    mounts: Mounts<'a>,
+    /// Some of it is a copy of a mount of the host.
+    has_copies: bool,
     /// The host's `/dev/null`, for masked paths.
     null: Option<OwnedFd>,
     /// The host's devices, where they are bound; [`Rootfs::make_devices`] uses them up.
@@ -222,7 +260,30 @@ pub struct Rootfs<'a> {
     read_only_later: Vec<(PathBuf, OwnedFd)>,
 }
 
+impl RootfsPlan {
+    /// Whether a mount namespace of the root tree alone will do: nothing of the host's is looked for in it. Not in a user
+    /// namespace, where procfs and sysfs can be mounted only where others are in sight (`mount_too_revealing`).
+    pub fn can_stand_alone(&self, facts: &Facts) -> bool {
+        let from_host =
+            |mount: &PlannedMount| matches!(mount.kind, Kind::CgroupV1 { from: CgroupsFrom::Later, .. });
+        facts.hosts_user_namespace
+            && self.namespace == MountNamespace::New
+            && !self.no_pivot
+            && !self.hooks_see_rootfs
+            && !self.mounts.iter().any(from_host)
+    }
+}
+
 impl PlannedMount {
+    /// Whether it shows the cgroup of the process that mounts it.
+    fn shows_cgroup(&self) -> bool {
+        match &self.kind {
+            Kind::FileSystem { fs_type, .. } => fs_type == "cgroup2",
+            Kind::CgroupV1 { from, .. } => *from != CgroupsFrom::Host,
+            Kind::Bind { .. } | Kind::Remount => false,
+        }
+    }
+
     /// `mount TYPE on DEST`, the beginning of every error about it.
     pub fn what(&self) -> String {
         let what = match &self.kind {
@@ -255,7 +316,7 @@ pub fn open_sources(
 ///
 /// # Errors
 /// A value that cannot be honoured, with its JSON pointer.
-pub fn plan(spec: &Spec, facts: Facts) -> Result<RootfsPlan> {
+pub fn plan(spec: &Spec, facts: &Facts) -> Result<RootfsPlan> {
     let nothing = Linux::default();
     let linux = spec.linux().as_ref().unwrap_or(&nothing);
     let namespaces = Namespaces::of(linux);
@@ -266,7 +327,7 @@ pub fn plan(spec: &Spec, facts: Facts) -> Result<RootfsPlan> {
     let (inherited, root_propagation) = root_propagation(linux.rootfs_propagation().as_deref())?;
     let mut mounts = Vec::new();
     for (index, mount) in spec.mounts().iter().flatten().enumerate() {
-        mounts.push(plan_mount(index, mount, linux, &namespaces, &facts)?);
+        mounts.push(plan_mount(index, mount, linux, &namespaces, facts)?);
     }
     let dev = Path::new("/dev");
     let dev_is_bound =
@@ -277,6 +338,7 @@ pub fn plan(spec: &Spec, facts: Facts) -> Result<RootfsPlan> {
         root: root.path().clone(),
         namespace: namespaces.mount,
         no_pivot: facts.no_pivot,
+        stands_alone: false,
         hooks_see_rootfs: hooks_before_pivot(spec),
         read_only: root.readonly() == Some(true),
         inherited,
@@ -310,8 +372,10 @@ struct Namespaces {
     /// A network namespace that belongs to the container's user namespace, as far as can be told: a new one, or one that
     /// is joined like it.
     own_network: bool,
-    /// A new cgroup namespace: its root is the container's cgroup.
+    /// A cgroup namespace other than the caller's.
     cgroup: bool,
+    /// And a new one: its root is the container's cgroup.
+    own_cgroup: bool,
     user_path: Option<PathBuf>,
 }
 
@@ -320,6 +384,7 @@ impl Namespaces {
         let find = |wanted| linux.namespaces().iter().flatten().find(|namespace| namespace.typ() == wanted);
         let user = find(LinuxNamespaceType::User);
         let user_path = user.and_then(|namespace| namespace.path().clone());
+        let cgroup = find(LinuxNamespaceType::Cgroup);
         Self {
             mount: match find(LinuxNamespaceType::Mount).map(|namespace| namespace.path()) {
                 None => MountNamespace::Inherited,
@@ -329,7 +394,8 @@ impl Namespaces {
             user: user.is_some(),
             own_network: find(LinuxNamespaceType::Network)
                 .is_some_and(|network| network.path().is_none() || user_path.is_some()),
-            cgroup: find(LinuxNamespaceType::Cgroup).is_some(),
+            cgroup: cgroup.is_some(),
+            own_cgroup: cgroup.is_some_and(|namespace| namespace.path().is_none()),
             user_path,
         }
     }
@@ -409,7 +475,12 @@ fn plan_bind(
     if source.as_os_str().is_empty() {
         return Err(Error::new(format!("/mounts/{index}/source: must be given for a bind mount")));
     }
-    if let Some((key, _)) = options.parameters.first() {
+    // A word may be a misspelt flag, and crun has `idmap=` as an option: both would be missed. Any other value can only be
+    // meant for a file system; it has been warned of.
+    let counts = |(key, value): &&(String, Option<String>)| {
+        value.is_none() || matches!(key.as_str(), "idmap" | "ridmap")
+    };
+    if let Some((key, _)) = options.parameters.iter().find(counts) {
         return Err(Error::new(format!(
             "/mounts/{index}/options: {key:?}: a bind mount takes no options of a file system"
         )));
@@ -472,7 +543,17 @@ fn plan_file_system(
     let cgroups = &facts.cgroups;
     match fs_type {
         "cgroup" if !cgroups.v1.is_empty() => {
-            Ok(Kind::CgroupV1 { hierarchies: cgroups.v1.clone(), fresh: namespaces.cgroup })
+            let from = match namespaces.cgroup {
+                false => CgroupsFrom::Host,
+                true if namespaces.own_cgroup
+                    && !namespaces.user
+                    && namespaces.mount == MountNamespace::New =>
+                {
+                    CgroupsFrom::Later
+                }
+                true => CgroupsFrom::Namespace,
+            };
+            Ok(Kind::CgroupV1 { hierarchies: cgroups.v1.clone(), from })
         }
         // A new cgroup2 mount outside a cgroup namespace of the container's own would reset the options of the whole
         // host's hierarchy, so there the existing mount is bound.
@@ -560,7 +641,7 @@ mod tests {
     fn plan_with(mounts: &Value, linux: Value, facts: Facts) -> Result<RootfsPlan> {
         let spec =
             json!({"ociVersion": "1.2.0", "root": {"path": "rootfs"}, "mounts": mounts, "linux": linux});
-        plan(&serde_json::from_value(spec).unwrap(), facts)
+        plan(&serde_json::from_value(spec).unwrap(), &facts)
     }
 
     fn namespaces(names: &[&str]) -> Value {

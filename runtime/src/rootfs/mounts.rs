@@ -13,7 +13,13 @@ use nix::sys::stat::Mode;
 use nix::unistd::fchdir;
 
 use crate::error::{Context as _, Error, Result};
-use crate::sys::mount::{Change, FsContext, attr, move_mount, propagation, set_attributes};
+use crate::namespaces::MOUNT;
+use crate::sys::clone;
+use crate::sys::fd::set_security_label;
+use crate::sys::mount::{
+    Change, FsContext, attr, clone_tree, clone_tree_of, move_mount, move_mount_at, namespace_of, propagation,
+    set_attributes,
+};
 use crate::sys::path::{
     append, make_file_in_root, mkdir_all_in_root, open_given, open_in_root, open_in_root_no_links, open_own,
     stat,
@@ -22,14 +28,14 @@ use crate::sys::procfs;
 
 use super::options::{Options, Scope};
 use super::sources::{MountSources, Source};
-use super::{CgroupV1, Kind, MountNamespace, PlannedMount, Rootfs, RootfsPlan, copyup};
+use super::{Below, CgroupV1, CgroupsFrom, Kind, MountNamespace, PlannedMount, Rootfs, RootfsPlan, copyup};
 
 /// Directories that are made for mount points.
 const DIRECTORY_MODE: Mode = Mode::from_bits_truncate(0o755);
 
 impl<'a> Rootfs<'a> {
-    /// Step 2: with a mount namespace of the container's own, makes all that was copied from the host's a slave (so
-    /// that neither mounts nor the unmounting of the old root reach the host, row A14) and attaches the root tree.
+    /// Step 2: makes the mount namespace of the root tree alone, where that will do; or, in a copy of the host's, makes all that was
+    /// copied a slave (so that neither mounts nor the unmounting of the old root reach the host, row A14) and attaches the root tree.
     ///
     /// Sets the umask to 0, so that device nodes and mount points get their exact modes.
     ///
@@ -38,18 +44,21 @@ impl<'a> Rootfs<'a> {
     pub fn attach(plan: &'a RootfsPlan, bundle: &Path, sources: MountSources) -> Result<Self> {
         nix::sys::stat::umask(Mode::empty());
         let MountSources { root, mounts, null, devices } = sources;
-        let mut on_old_root = false;
-        let root = match plan.namespace {
-            MountNamespace::New => {
-                on_old_root = attach_root(plan, bundle, &root)?;
-                root
-            }
-            MountNamespace::Inherited => root,
+        let (root, on) = match plan.namespace {
+            MountNamespace::New => match stand_alone(plan, &root)? {
+                Some(root) => (root, Below::Nothing),
+                None => attach_root(plan, bundle, root)?,
+            },
+            MountNamespace::Inherited => (root, Below::ItsPath),
             // The parent's fd belongs to the parent's namespace, where no mount of the joined one can be attached.
-            MountNamespace::Joined => open_rootfs(plan, bundle).context(|| "/root/path: open the rootfs")?,
+            MountNamespace::Joined => {
+                (open_rootfs(plan, bundle).context(|| "/root/path: open the rootfs")?, Below::ItsPath)
+            }
         };
+        let has_copies = mounts.iter().any(|source| matches!(source, Source::Tree { .. }));
+        let mounts = plan.mounts.iter().zip(mounts).peekable();
         let read_only_later = Vec::new();
-        Ok(Self { plan, root, on_old_root, covered_roots: 0, mounts, null, devices, read_only_later })
+        Ok(Self { plan, root, on, covered_roots: 0, mounts, has_copies, null, devices, read_only_later })
     }
 
     /// The container's root directory, `O_PATH`.
@@ -57,19 +66,65 @@ impl<'a> Rootfs<'a> {
         &self.root
     }
 
-    /// Step 3: all mounts, in the order of the config.
+    /// Step 3: the mounts, in the order of the config, up to the first that shows the container's cgroup.
     ///
     /// # Errors
     /// `mount TYPE on DEST: ` and what went wrong.
-    pub fn mount(&mut self) -> Result<()> {
-        let sources = std::mem::take(&mut self.mounts);
-        for (mount, source) in self.plan.mounts.iter().zip(sources) {
-            self.mount_one(mount, source).map_err(|error| error.context(mount.what()))?;
+    pub fn mount_before_cgroup(&mut self) -> Result<()> {
+        while let Some((mount, source)) = self.mounts.next_if(|(mount, _)| !mount.shows_cgroup()) {
+            self.mount_one(mount, source)?;
+        }
+        Ok(())
+    }
+
+    /// The rest of step 3: the process is in its cgroup.
+    ///
+    /// # Errors
+    /// `mount TYPE on DEST: ` and what went wrong.
+    pub fn mount_rest(&mut self) -> Result<()> {
+        while let Some((mount, source)) = self.mounts.next() {
+            self.mount_one(mount, source)?;
+        }
+        if self.has_copies { self.put_in_order() } else { Ok(()) }
+    }
+
+    /// Since Linux 6.8 mountinfo lists mounts by age and no longer as they were attached, and the bind sources are older
+    /// than all else. A copy of the whole tree has the order of the config. Those who look for mounts in that order
+    /// (config.md, mounts: "in the listed order") get it; it is given up where it would cost more than one copy: the config
+    /// covers `/`, or a descriptor of a mount is still needed.
+    fn put_in_order(&mut self) -> Result<()> {
+        if self.plan.namespace != MountNamespace::New
+            || self.plan.no_pivot
+            || self.covered_roots > 0
+            || !self.read_only_later.is_empty()
+        {
+            return Ok(());
+        }
+        self.set_unbindable(propagation::PRIVATE)?;
+        let copy = clone_tree_of(&self.root, true).context(|| "copy the tree of mounts")?;
+        move_mount(&copy, &self.root).context(|| "attach the copy of the tree of mounts")?;
+        self.root = copy;
+        self.covered_roots += 1;
+        self.set_unbindable(propagation::UNBINDABLE)
+    }
+
+    /// Gives the mounts that are to be unbindable another propagation, or that one: as such they would not be copied.
+    fn set_unbindable(&self, value: u64) -> Result<()> {
+        for mount in &self.plan.mounts {
+            let Some((scope, propagation::UNBINDABLE)) = mount.options.propagation.last() else { continue };
+            let change = Change { propagation: value, recursive: *scope == Scope::Tree, ..Change::default() };
+            open_in_root(&self.root, &mount.destination, OFlag::O_PATH)
+                .and_then(|found| set_attributes(&found, change))
+                .context(|| format!("/mounts/{}/options: change the propagation", mount.index))?;
         }
         Ok(())
     }
 
     fn mount_one(&mut self, mount: &PlannedMount, source: Source) -> Result<()> {
+        self.mount_source(mount, source).map_err(|error| error.context(mount.what()))
+    }
+
+    fn mount_source(&mut self, mount: &PlannedMount, source: Source) -> Result<()> {
         match (&mount.kind, source) {
             (Kind::FileSystem { .. }, Source::Tree { mount: tree, .. }) => {
                 let target = self.target_without_links(&mount.destination)?;
@@ -80,16 +135,21 @@ impl<'a> Rootfs<'a> {
             }
             (Kind::Bind { .. }, Source::Tree { mount: tree, is_directory }) => {
                 let target = self.target(&mount.destination, is_directory)?;
-                // move_mount(2) would say EINVAL or ENOTDIR, depending on the kernel.
+                // move_mount(2) would say EINVAL or ENOTDIR, depending on the kernel. Docker knows by ENOTDIR's words to ask
+                // whether a file was meant to be mounted on a directory.
                 if !is_directory && is_directory_fd(&target)? {
-                    return Err(Error::new("the destination is a directory and the source is not"));
+                    let what = "the destination is a directory and the source is not";
+                    return Err(Error::from_errno(what, Errno::ENOTDIR));
                 }
                 self.attach_at(&mount.destination, tree, &target)
             }
-            (Kind::CgroupV1 { hierarchies, .. }, Source::Cgroups(trees)) => {
-                self.mount_cgroups(mount, hierarchies, Some(trees))
+            (Kind::CgroupV1 { hierarchies, from }, source) => {
+                let bound = match source {
+                    Source::Cgroups(trees) => trees,
+                    Source::Tree { .. } | Source::None => Vec::new(),
+                };
+                self.mount_cgroups(mount, hierarchies, *from, bound)
             }
-            (Kind::CgroupV1 { hierarchies, .. }, _) => self.mount_cgroups(mount, hierarchies, None),
             (Kind::Remount, _) => self.remount(mount),
             (Kind::Bind { .. }, _) => Err(Error::new("its source was not opened")),
         }
@@ -140,7 +200,8 @@ impl<'a> Rootfs<'a> {
         &mut self,
         mount: &PlannedMount,
         hierarchies: &[CgroupV1],
-        bound: Option<Vec<OwnedFd>>,
+        from: CgroupsFrom,
+        bound: Vec<OwnedFd>,
     ) -> Result<()> {
         let secure = attr::NOSUID | attr::NODEV | attr::NOEXEC;
         let read_only = mount.options.is_read_only();
@@ -151,22 +212,19 @@ impl<'a> Rootfs<'a> {
         let tmpfs = create(&context, secure)?;
         set_propagation(&tmpfs, &mount.options)?;
         move_mount(&tmpfs, &target).context(|| "attach")?;
-        let mut bound = bound.map(Vec::into_iter);
+        let attributes = if read_only { secure | attr::RDONLY } else { secure };
+        let mut bound = bound.into_iter();
         for hierarchy in hierarchies {
             let what = || format!("hierarchy {}", hierarchy.name);
             let name = hierarchy.name.as_str();
             nix::sys::stat::mkdirat(&tmpfs, name, DIRECTORY_MODE).context(what)?;
-            let target =
-                open_own(&tmpfs, name, OFlag::O_PATH | OFlag::O_DIRECTORY, Mode::empty()).context(what)?;
-            let tree = match bound.as_mut().map(Iterator::next) {
-                Some(Some(tree)) => tree,
-                Some(None) => return Err(Error::new(format!("hierarchy {name}: it was not opened"))),
-                None => {
-                    let attributes = if read_only { secure | attr::RDONLY } else { secure };
-                    new_cgroup_v1(&hierarchy.selector, attributes).map_err(|error| error.context(what()))?
-                }
+            let tree = match from {
+                CgroupsFrom::Host => bound.next().ok_or_else(|| Error::new("it was not opened")),
+                CgroupsFrom::Later => bound_cgroup_v1(&hierarchy.container, attributes),
+                CgroupsFrom::Namespace => new_cgroup_v1(&hierarchy.selector, attributes),
             };
-            move_mount(&tree, &target).context(what)?;
+            let tree = tree.map_err(|error| error.context(what()))?;
+            move_mount_at(&tree, &tmpfs, name).context(what)?;
             // `cpu -> cpu,cpuacct`, by the fd of the tmpfs (row A18).
             if name.contains(',') {
                 for controller in name.split(',') {
@@ -239,7 +297,10 @@ impl<'a> Rootfs<'a> {
             target = open_in_root_no_links(&self.root, destination, flags);
         }
         target.map_err(|errno| match errno {
-            Errno::ELOOP => Error::from_errno("the destination is, or is behind, a symbolic link", errno),
+            Errno::ELOOP => Error::from_errno(
+                "must be mounted on ordinary directory: the destination is, or is behind, a symbolic link",
+                errno,
+            ),
             Errno::ENOTDIR => Error::from_errno("the destination is no directory", errno),
             _ => Error::from_errno("open the destination", errno),
         })
@@ -265,22 +326,38 @@ impl<'a> Rootfs<'a> {
     }
 }
 
+/// Makes the mount namespace of the root tree alone, where the plan has it so and the kernel can (Linux 7.0): the host's mounts,
+/// which may be thousands, are neither copied nor unmounted again. Returns the root in it; none in a copy of the host's mount
+/// namespace, which is made where the other is not to be had.
+fn stand_alone(plan: &RootfsPlan, root: &OwnedFd) -> Result<Option<OwnedFd>> {
+    if !plan.stands_alone {
+        return Ok(None);
+    }
+    let Ok(namespace) = namespace_of(root) else {
+        clone::unshare(MOUNT).context(|| "make namespaces")?;
+        return Ok(None);
+    };
+    clone::join(&namespace, MOUNT).context(|| "join the mount namespace of the rootfs")?;
+    let root = open_given("/", OFlag::O_PATH | OFlag::O_DIRECTORY, Mode::empty());
+    root.context(|| "open the root").map(Some)
+}
+
 /// On `/`, or, where hooks are to find it there, on the path of the rootfs. That path is looked up for the mount point
-/// alone: what is attached, and what becomes the root, is the tree that the parent opened (row A12). Returns whether it
-/// is on `/`.
-fn attach_root(plan: &RootfsPlan, bundle: &Path, root: &OwnedFd) -> Result<bool> {
+/// alone: what is attached, and what becomes the root, is the tree that the parent opened (row A12). Returns it, and which of the
+/// two it is.
+fn attach_root(plan: &RootfsPlan, bundle: &Path, root: OwnedFd) -> Result<(OwnedFd, Below)> {
     let old =
         open_given("/", OFlag::O_PATH | OFlag::O_DIRECTORY, Mode::empty()).context(|| "open the old root")?;
     let change = Change { propagation: propagation::SLAVE, recursive: true, ..Change::default() };
     set_attributes(&old, change).context(|| "make the old root a slave")?;
     let found = if plan.hooks_see_rootfs { open_rootfs(plan, bundle) } else { Err(Errno::EACCES) };
-    let (point, on_old_root) = match found {
+    let (point, on) = match found {
         // Root of a user namespace may not be allowed to walk there.
-        Err(Errno::EACCES) => (old, true),
-        found => (found.context(|| "/root/path: open the rootfs")?, false),
+        Err(Errno::EACCES) => (old, Below::OldRoot),
+        found => (found.context(|| "/root/path: open the rootfs")?, Below::ItsPath),
     };
-    move_mount(root, &point).context(|| "mount the rootfs")?;
-    Ok(on_old_root)
+    move_mount(&root, &point).context(|| "mount the rootfs")?;
+    Ok((root, on))
 }
 
 fn open_rootfs(plan: &RootfsPlan, bundle: &Path) -> nix::Result<OwnedFd> {
@@ -306,38 +383,83 @@ pub(super) fn new_file_system(
     label: Option<&str>,
     mode: Option<&str>,
 ) -> Result<OwnedFd> {
+    let context = FsContext::open(fs_type).map_err(|errno| unknown_type(fs_type, errno))?;
+    configure(&context, mount, (fs_type, source), delayed, label, mode)
+}
+
+/// The same with a context that is open already.
+pub(super) fn configure(
+    context: &FsContext,
+    mount: &PlannedMount,
+    (fs_type, source): (&str, Option<&str>),
+    delayed: bool,
+    label: Option<&str>,
+    mode: Option<&str>,
+) -> Result<OwnedFd> {
     let options = &mount.options;
     let attributes = options.top.merged(&options.tree).set();
-    let context = FsContext::open(fs_type).map_err(|errno| unknown_type(fs_type, errno))?;
     if let Some(source) = source {
-        set_parameter(&context, "source", Some(source))?;
+        set_parameter(context, "source", Some(source))?;
     }
     for name in &options.superblock {
-        set_parameter(&context, name, None)?;
+        match context.set_flag(name) {
+            // The other flags are the VFS's own, this one is each file system's (fs/fs_context.c): mount(2) has a bit for it
+            // that those without a change counter do not look at, and fsconfig(2) has none.
+            Err(Errno::EINVAL) if *name == "iversion" => {}
+            set => set.map_err(|errno| refused(context, &format!("option {name}"), errno))?,
+        }
     }
     // The superblock too, without which a read-only block device could not be mounted. Not for cgroup2, whose
     // superblock is the host's.
     if options.is_read_only() && !delayed && fs_type != "cgroup2" {
-        set_parameter(&context, "ro", None)?;
+        set_parameter(context, "ro", None)?;
     }
     if let Some(label) = label
-        && !matches!(fs_type, "proc" | "sysfs" | "cgroup2")
+        && !matches!(fs_type, "proc" | "sysfs" | "cgroup2" | "mqueue")
     {
-        set_parameter(&context, "context", Some(label))?;
+        match set_parameter(context, "context", Some(label)) {
+            // Nobody but SELinux knows that parameter, and a kernel that does not run it has no use for labels.
+            Err(error)
+                if error.errno() == Some(Errno::EINVAL)
+                    && error.to_string().contains("Unknown parameter") => {}
+            result => result?,
+        }
     }
     if let Some(mode) = mode {
-        set_parameter(&context, "mode", Some(mode))?;
+        set_parameter(context, "mode", Some(mode))?;
     }
     if fs_type == "overlay" {
-        set_overlay_parameters(&context, options)?;
+        set_overlay_parameters(context, options)?;
     } else {
         for (key, value) in &options.parameters {
-            set_parameter(&context, key, value.as_deref())?;
+            set_parameter(context, key, value.as_deref())?;
         }
     }
     let now = if delayed { attributes & !attr::RDONLY } else { attributes };
-    let tree = create(&context, now)?;
+    let tree = create(context, now)?;
+    // The instance is the IPC namespace's, which labelled it as it was made: it takes a label for its root alone.
+    if let (Some(label), "mqueue") = (label, fs_type) {
+        label_root(&tree, label)?;
+    }
     set_propagation(&tree, options)?;
+    Ok(tree)
+}
+
+/// The file system has no extended attributes but those of security modules: without SELinux there is none to set.
+fn label_root(tree: &OwnedFd, label: &str) -> Result<()> {
+    let root = open_own(tree, ".", OFlag::O_RDONLY | OFlag::O_DIRECTORY, Mode::empty())
+        .context(|| "open its root")?;
+    match set_security_label(&root, label) {
+        Err(Errno::EOPNOTSUPP) => Ok(()),
+        set => set.context(|| format!("label {label}")),
+    }
+}
+
+fn bound_cgroup_v1(container: &Path, set: u64) -> Result<OwnedFd> {
+    let what = || format!("open {}", container.display());
+    let tree = clone_tree(nix::fcntl::AT_FDCWD, container, false).context(what)?;
+    let change = Change { set, propagation: propagation::PRIVATE, ..Change::default() };
+    set_attributes(&tree, change).context(what)?;
     Ok(tree)
 }
 

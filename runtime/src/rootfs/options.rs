@@ -400,4 +400,44 @@ mod tests {
         assert_eq!(parse(&["rw"]).top.clear_all_others(), all);
         assert_eq!(parse(&["noatime"]).top.clear_all_others(), all | attr::ATIME | attr::NODIRATIME);
     }
+
+    /// Any list of options means what reading it one by one means: of those that set or clear an attribute the last holds,
+    /// parameters and superblock flags keep their order, and nothing else changes anything.
+    #[test]
+    fn random_lists_mean_what_their_last_words_say() {
+        let mut seed: u64 = 7;
+        let mut below = |most: usize| {
+            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            usize::try_from(seed >> 33).unwrap() % most
+        };
+        for _ in 0..20_000 {
+            let names: Vec<String> = (0..below(9))
+                .map(|_| match below(TABLE.len() + 2) {
+                    index if index < TABLE.len() => TABLE[index].0.to_owned(),
+                    _ => format!("key{}=a,ro,{}", below(3), below(3)),
+                })
+                .collect();
+            let parsed = Options::parse(&names);
+            for (attributes, scope) in [(&parsed.top, Top), (&parsed.tree, Tree)] {
+                let (mut set, mut cleared) = (0, 0);
+                for name in &names {
+                    match find(name) {
+                        Some(Set(at, bits)) if at == scope => (set, cleared) = (set | bits, cleared & !bits),
+                        Some(Clear(at, bits)) if at == scope => {
+                            (set, cleared) = (set & !bits, cleared | bits)
+                        }
+                        _ => {}
+                    }
+                }
+                assert_eq!(attributes.set() & !attr::ATIME, set, "{names:?}");
+                assert_eq!(attributes.clear() & !attr::ATIME, cleared, "{names:?}");
+            }
+            let keys = parsed.parameters.iter().map(|(key, value)| match value {
+                Some(value) => format!("{key}={value}"),
+                None => key.clone(),
+            });
+            let expected = names.iter().filter(|name| find(name).is_none()).cloned();
+            assert!(keys.eq(expected), "{names:?}: {:?}", parsed.parameters);
+        }
+    }
 }

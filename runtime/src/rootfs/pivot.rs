@@ -18,14 +18,15 @@ use crate::sys::procfs::Procfs;
 use super::mask::empty_directory;
 use super::mounts::set_read_only;
 use super::options::Scope;
-use super::{MountNamespace, Rootfs};
+use super::{Below, MountNamespace, Rootfs};
 
 impl Rootfs<'_> {
     /// Step 5: `/` and the working directory become the container's root.
     ///
     /// pivot_root(2) with the working directory as both arguments puts the old root on top of the new one, from where
     /// it is taken off at once: no directory is needed for it and no path is looked up. All mounts of the host go with
-    /// it. In a mount namespace that is not the container's own it is chroot(2) instead.
+    /// it. In a mount namespace that is not the container's own it is chroot(2) instead; in one that was made of the root tree
+    /// alone only what the config has covered `/` with is left.
     ///
     /// # Errors
     /// The errno of pivot_root(2), umount2(2) or chroot(2).
@@ -33,6 +34,9 @@ impl Rootfs<'_> {
         nix::unistd::fchdir(&self.root).context(|| "change to the rootfs")?;
         if self.plan.namespace != MountNamespace::New {
             return nix::unistd::chroot(".").context(|| "chroot to the rootfs");
+        }
+        if self.on == Below::Nothing && self.covered_roots == 0 {
+            return Ok(());
         }
         match pivot_to_working_directory() {
             Ok(()) => {}
@@ -46,8 +50,12 @@ impl Rootfs<'_> {
             Err(errno) => return Err(Error::from_errno("pivot_root", errno)),
         }
         // The old root carries what the config has covered by a mount on `/`: the topmost comes off first.
-        let covered = if self.on_old_root { self.covered_roots } else { 0 };
-        for _ in 0..=covered {
+        let roots = match self.on {
+            Below::OldRoot => self.covered_roots + 1,
+            Below::ItsPath => 1,
+            Below::Nothing => self.covered_roots,
+        };
+        for _ in 0..roots {
             detach_here().context(|| "unmount the old root")?;
         }
         Ok(())
@@ -61,7 +69,7 @@ impl Rootfs<'_> {
         let what = || "leave the old root";
         let procfs = Procfs::processes()?;
         let old = open_given("/", OFlag::O_PATH | OFlag::O_DIRECTORY, Mode::empty()).context(what)?;
-        if !self.on_old_root {
+        if self.on != Below::OldRoot {
             move_mount(&self.root, &old).context(what)?;
         }
         let old = procfs.mount_id(&old).context(what)?;

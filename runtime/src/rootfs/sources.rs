@@ -17,7 +17,7 @@ use crate::sys::procfs;
 
 use super::devices::Device;
 use super::options::{Attributes, Scope};
-use super::{IdMapping, Kind, MountNamespace, PlannedMount, RootfsPlan};
+use super::{CgroupsFrom, IdMapping, Kind, MountNamespace, PlannedMount, RootfsPlan};
 
 /// What the parent opened for the child.
 #[derive(Debug)]
@@ -97,7 +97,9 @@ fn open_source(
     user_namespace: &mut dyn FnMut(&IdMapping) -> Result<OwnedFd>,
 ) -> Result<Source> {
     match &mount.kind {
-        Kind::FileSystem { .. } | Kind::Remount | Kind::CgroupV1 { fresh: true, .. } => Ok(Source::None),
+        Kind::FileSystem { .. }
+        | Kind::Remount
+        | Kind::CgroupV1 { from: CgroupsFrom::Namespace | CgroupsFrom::Later, .. } => Ok(Source::None),
         Kind::Bind { source, recursive, id_map } => {
             let tree = clone_tree(bundle, source, *recursive)
                 .context(|| format!("/mounts/{}/source: open {}", mount.index, source.display()))?;
@@ -119,7 +121,7 @@ fn open_source(
             let is_directory = is_directory(&tree).context(|| "stat the source")?;
             Ok(Source::Tree { mount: tree, is_directory })
         }
-        Kind::CgroupV1 { hierarchies, fresh: false } => hierarchies
+        Kind::CgroupV1 { hierarchies, from: CgroupsFrom::Host } => hierarchies
             .iter()
             .map(|hierarchy| {
                 let path = &hierarchy.container;

@@ -26,7 +26,8 @@ pub fn hand_over(spec: &Spec, state: &State, pid: Pid, listener: &OwnedFd) -> Re
     })?;
     let message = serde_json::to_vec(&process_state(profile, state, pid)?)
         .map_err(|error| Error::new(format!("describe the process to the seccomp agent: {error}")))?;
-    let socket = connect_socket(path).context(|| "/linux/seccomp/listenerPath")?;
+    let socket = connect_socket(path)
+        .context(|| "/linux/seccomp/listenerPath: failed to connect with seccomp agent")?;
     send_with_fds(&socket, &message, &[listener.as_fd()])
         .context(|| format!("/linux/seccomp/listenerPath: send to {}", path.display()))
 }

@@ -190,7 +190,11 @@ fn check_notify(profile: &LinuxSeccomp) -> Result<bool> {
             uses_notify = true;
             if rule.names().iter().any(|name| name == "write") {
                 let pointer = format!("syscalls/{index}/action");
-                return Err(invalid(&pointer, NOTIFY, "must not be used for the write syscall"));
+                return Err(invalid(
+                    &pointer,
+                    NOTIFY,
+                    "SCMP_ACT_NOTIFY cannot be used for the write syscall",
+                ));
             }
         }
     }
@@ -939,7 +943,7 @@ mod tests {
         assert!(compile(&parsed(&notify("getpid"))).unwrap().uses_notify);
         assert_eq!(
             error_of(&notify("write")),
-            "/linux/seccomp/syscalls/0/action: SCMP_ACT_NOTIFY: must not be used for the write syscall"
+            "/linux/seccomp/syscalls/0/action: SCMP_ACT_NOTIFY: SCMP_ACT_NOTIFY cannot be used for the write syscall"
         );
         assert_eq!(
             error_of(&json!({"defaultAction": "SCMP_ACT_NOTIFY"})),

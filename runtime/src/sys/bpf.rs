@@ -41,6 +41,8 @@ pub struct Insn {
 pub mod op {
     /// Bitwise and.
     pub const AND: u8 = 0x50;
+    /// Shift to the left.
+    pub const SHIFT_LEFT: u8 = 0x60;
     /// Logical shift to the right.
     pub const SHIFT_RIGHT: u8 = 0x70;
 }
@@ -65,6 +67,26 @@ impl Insn {
     /// `(u32) to = (u32) to OPERATION immediate`
     pub const fn alu(operation: u8, to: u8, immediate: i32) -> Self {
         Self::new(0x04 | operation, to, 0, 0, immediate)
+    }
+
+    /// `to = to OPERATION immediate`, of 64 bits
+    pub const fn alu64(operation: u8, to: u8, immediate: i32) -> Self {
+        Self::new(0x07 | operation, to, 0, 0, immediate)
+    }
+
+    /// `to |= from`, of 64 bits
+    pub const fn or(to: u8, from: u8) -> Self {
+        Self::new(0x4f, to, from, 0, 0)
+    }
+
+    /// Skip `over` instructions.
+    pub const fn jump(over: i16) -> Self {
+        Self::new(0x05, 0, 0, over, 0)
+    }
+
+    /// `if register == immediate`, of 64 bits, the number with its sign, skip `over` instructions
+    pub const fn jump64_if_equal(register: u8, immediate: i32, over: i16) -> Self {
+        Self::new(0x15, register, 0, over, immediate)
     }
 
     /// `if (u32) register == immediate` skip `over` instructions
@@ -228,6 +250,24 @@ pub(crate) fn interpret(program: &[Insn], context: &[u32]) -> i64 {
                 registers[to] = u64::from(low(registers[to]) >> number);
                 false
             }
+            0x4f => {
+                registers[to] |= registers[from];
+                false
+            }
+            0x57 => {
+                registers[to] &= i64::from(immediate).cast_unsigned();
+                false
+            }
+            0x67 => {
+                registers[to] <<= number;
+                false
+            }
+            0x77 => {
+                registers[to] >>= number;
+                false
+            }
+            0x05 => true,
+            0x15 => registers[to] == i64::from(immediate).cast_unsigned(),
             0x16 => low(registers[to]) == number,
             0x56 => low(registers[to]) != number,
             0xb7 => {

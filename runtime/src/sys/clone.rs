@@ -45,7 +45,7 @@ pub fn clone_process(namespaces: u64, cgroup: Option<BorrowedFd<'_>>, sibling: b
     // SAFETY: clone_args is plain integers; all zero is its documented neutral value.
     let mut args: libc::clone_args = unsafe { std::mem::zeroed() };
     args.flags = namespaces | PIDFD;
-    args.pidfd = (&raw mut raw_pidfd).addr() as u64;
+    args.pidfd = (&raw mut raw_pidfd).expose_provenance() as u64;
     if sibling {
         // The exit signal of a CLONE_PARENT child is its parent's own; the field must be 0.
         args.flags |= PARENT;

@@ -79,13 +79,17 @@ pub fn set_inheritable(fd: BorrowedFd<'_>) -> nix::Result<()> {
     fcntl(fd, FcntlArg::F_SETFD(FdFlag::empty())).map(drop)
 }
 
-/// Clears close-on-exec on `count` descriptors from `first` on.
+/// Gives an open file an SELinux label (`security.selinux`, setxattr(2)).
 ///
 /// # Errors
-/// `EBADF` where one is not open.
-pub fn set_inheritable_range(first: RawFd, count: u32) -> nix::Result<()> {
-    let count = RawFd::try_from(count).map_err(|_| Errno::EBADF)?;
-    (first..first.saturating_add(count)).try_for_each(|fd| set_inheritable(inherited(fd)?))
+/// `EOPNOTSUPP` for a file system that keeps no labels, or a kernel that does not run SELinux; `EINVAL` for a label
+/// that its policy does not have.
+pub fn set_security_label(fd: impl AsFd, label: &str) -> nix::Result<()> {
+    let name = c"security.selinux";
+    let fd = fd.as_fd().as_raw_fd();
+    // SAFETY: the name ends in NUL, the pointer and the length are those of one text; the kernel copies both.
+    let set = unsafe { libc::fsetxattr(fd, name.as_ptr(), label.as_ptr().cast(), label.len(), 0) };
+    Errno::result(set).map(drop)
 }
 
 /// Marks every descriptor from `first` on close-on-exec, those included that skeg does not know of.
@@ -93,34 +97,11 @@ pub fn set_inheritable_range(first: RawFd, count: u32) -> nix::Result<()> {
 /// # Errors
 /// The errno of close_range(2); `EINVAL` before Linux 5.11.
 pub fn mark_cloexec_from(first: RawFd) -> nix::Result<()> {
-    close_range(first, RawFd::MAX, CLOSE_RANGE_CLOEXEC)
-}
-
-/// Closes every descriptor from `first` on but those in `keep`.
-///
-/// Only for the child's half, which drops nothing of what it inherited and ends in execve or `_exit`: owners of closed
-/// descriptors must not be used or dropped after it.
-///
-/// # Errors
-/// The errno of close_range(2).
-pub fn close_all_but(first: RawFd, keep: &mut [RawFd]) -> nix::Result<()> {
-    keep.sort_unstable();
-    let mut from = first;
-    for &mut fd in keep {
-        if fd > from {
-            close_range(from, fd - 1, 0)?;
-        }
-        from = from.max(fd + 1);
-    }
-    close_range(from, RawFd::MAX, 0)
-}
-
-/// close_range(2), both ends included.
-fn close_range(first: RawFd, last: RawFd, flags: libc::c_uint) -> nix::Result<()> {
-    let (first, last) = (first.cast_unsigned(), last.cast_unsigned());
-    // SAFETY: the call takes three integers. With CLOSE_RANGE_CLOEXEC it only marks descriptors; the one caller that
-    // closes them has given up what owned them.
-    Errno::result(unsafe { libc::syscall(libc::SYS_close_range, first, last, flags) }).map(drop)
+    // SAFETY: the call takes three integers and marks descriptors.
+    let result = unsafe {
+        libc::syscall(libc::SYS_close_range, first.cast_unsigned(), u32::MAX >> 1, CLOSE_RANGE_CLOEXEC)
+    };
+    Errno::result(result).map(drop)
 }
 
 /// Whether `fd` is open in this process.
@@ -172,12 +153,16 @@ pub fn send_with_fds(socket: impl AsFd, data: &[u8], fds: &[BorrowedFd<'_>]) -> 
     }
 }
 
-/// Receives one message into `buffer` with at most four descriptors, all close-on-exec.
+/// The most descriptors that come with a message: one for each v1 hierarchy, of which Linux has at most 16 with a
+/// controller (`CGROUP_SUBSYS_COUNT`), and some with a name alone.
+const MOST_RECEIVED: usize = 64;
+
+/// Receives one message into `buffer`, with the descriptors that come with it, all close-on-exec.
 ///
 /// # Errors
 /// The errno of recvmsg(2), or a message that did not fit.
 pub fn receive_with_fds(socket: impl AsFd, buffer: &mut [u8]) -> Result<(usize, Vec<OwnedFd>)> {
-    let mut control = cmsg_space!([RawFd; 4]);
+    let mut control = cmsg_space!([RawFd; MOST_RECEIVED]);
     let mut iov = [std::io::IoSliceMut::new(buffer)];
     let message = loop {
         match recvmsg::<()>(

@@ -48,6 +48,8 @@ pub mod propagation {
 }
 
 const OPEN_TREE_CLONE: c_uint = 1;
+/// Linux 7.0.
+const OPEN_TREE_NAMESPACE: c_uint = 2;
 const OPEN_TREE_CLOEXEC: c_uint = libc::O_CLOEXEC.cast_unsigned();
 const AT_EMPTY_PATH: c_uint = libc::AT_EMPTY_PATH.cast_unsigned();
 const AT_RECURSIVE: c_uint = 0x8000;
@@ -102,6 +104,11 @@ impl FsContext {
         let name = c_string(fs_type)?;
         // SAFETY: `name` is NUL-terminated and outlives the call.
         owned(unsafe { libc::syscall(libc::SYS_fsopen, name.as_ptr(), FSOPEN_CLOEXEC) }).map(Self)
+    }
+
+    /// One that another process opened: it is of the namespaces that that process was in.
+    pub fn received(context: OwnedFd) -> Self {
+        Self(context)
     }
 
     /// fspick(2): the file system that `mount` shows, to be reconfigured.
@@ -209,6 +216,15 @@ pub fn clone_tree_of(fd: impl AsFd, recursive: bool) -> nix::Result<OwnedFd> {
     open_tree(fd.as_fd(), c"", OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_EMPTY_PATH | recursion(recursive))
 }
 
+/// A new mount namespace (Linux 7.0), which has a copy of what `fd` refers to as its root, with all mounts below it, and no
+/// copy of any other mount of this one: to be joined by setns(2), which makes it the root of the process too.
+///
+/// # Errors
+/// The errno of open_tree(2); `EINVAL` of a kernel that does not know it.
+pub fn namespace_of(fd: impl AsFd) -> nix::Result<OwnedFd> {
+    open_tree(fd.as_fd(), c"", OPEN_TREE_NAMESPACE | OPEN_TREE_CLOEXEC | AT_EMPTY_PATH | AT_RECURSIVE)
+}
+
 fn recursion(recursive: bool) -> c_uint {
     if recursive { AT_RECURSIVE } else { 0 }
 }
@@ -223,15 +239,27 @@ fn open_tree(dir: BorrowedFd<'_>, path: &CStr, flags: c_uint) -> nix::Result<Own
 /// # Errors
 /// The errno of move_mount(2).
 pub fn move_mount(mount: impl AsFd, target: impl AsFd) -> nix::Result<()> {
-    // SAFETY: both paths are the empty C string; both fds are open while borrowed.
+    attach(mount.as_fd(), target.as_fd(), c"", MOVE_MOUNT_T_EMPTY_PATH)
+}
+
+/// The same on `name` in a directory where nobody else can have put anything.
+///
+/// # Errors
+/// The errno of move_mount(2).
+pub fn move_mount_at(mount: impl AsFd, dir: impl AsFd, name: &str) -> nix::Result<()> {
+    attach(mount.as_fd(), dir.as_fd(), &c_path(Path::new(name))?, 0)
+}
+
+fn attach(mount: BorrowedFd<'_>, dir: BorrowedFd<'_>, path: &CStr, flags: c_uint) -> nix::Result<()> {
+    // SAFETY: both paths are NUL-terminated and outlive the call; both fds are open while borrowed.
     let result = unsafe {
         libc::syscall(
             libc::SYS_move_mount,
-            mount.as_fd().as_raw_fd(),
+            mount.as_raw_fd(),
             c"".as_ptr(),
-            target.as_fd().as_raw_fd(),
-            c"".as_ptr(),
-            MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH,
+            dir.as_raw_fd(),
+            path.as_ptr(),
+            MOVE_MOUNT_F_EMPTY_PATH | flags,
         )
     };
     Errno::result(result).map(drop)

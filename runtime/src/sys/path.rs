@@ -95,6 +95,15 @@ pub fn open_own(dir: impl AsFd, path: impl AsRef<Path>, flags: OFlag, mode: Mode
     openat2(dir, path, flags, mode, OWN_TREE)
 }
 
+/// Opens the directory that `dir` is in, in the same mount. Whether it is the one meant is the caller's to see: `dir` may have been
+/// moved.
+///
+/// # Errors
+/// The errno of openat2(2); `EXDEV` at the top of the mount.
+pub fn open_above(dir: impl AsFd, flags: OFlag) -> nix::Result<OwnedFd> {
+    openat2(dir, "..", flags, Mode::empty(), OWN_TREE & !libc::RESOLVE_BENEATH)
+}
+
 /// Opens a path that the manager gave (bundle, root.path, mount source, log file): followed as it is, once.
 ///
 /// # Errors

@@ -72,6 +72,19 @@ pub fn wait_for_end(pidfd: impl AsFd, timeout: PollTimeout) -> nix::Result<bool>
     }
 }
 
+/// Whether the process is a child of ours, ended or not, that has not been waited for.
+///
+/// # Errors
+/// The errno of waitid(2) but `ECHILD`.
+pub fn is_child(pidfd: impl AsFd) -> nix::Result<bool> {
+    let look = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
+    match waitid(Id::PIDFd(pidfd.as_fd()), look) {
+        Ok(_) => Ok(true),
+        Err(Errno::ECHILD) => Ok(false),
+        Err(errno) => Err(errno),
+    }
+}
+
 /// Waits for our child and takes its exit status: the code, or 128 and the signal that ended it.
 ///
 /// # Errors

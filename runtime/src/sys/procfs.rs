@@ -222,13 +222,9 @@ pub fn boot_id(procfs: &Procfs) -> nix::Result<String> {
     Ok(String::from_utf8_lossy(text.trim_ascii()).into_owned())
 }
 
-/// This process's own program, for the sealed copy of it. Opened by name and through a magic link: nothing of a
-/// container exists yet when it is called.
-///
-/// # Errors
-/// The errno of openat2(2).
-pub fn own_program() -> nix::Result<OwnedFd> {
-    openat2(nix::fcntl::AT_FDCWD, "/proc/self/exe", OFlag::O_RDONLY, Mode::empty(), 0)
+/// Whether `path` names a descriptor of whoever opens it, by the names that shells give (`<(...)`).
+pub fn names_own_descriptor(path: &Path) -> bool {
+    path.starts_with("/dev/fd") || path.starts_with("/proc/self/fd")
 }
 
 #[cfg(test)]

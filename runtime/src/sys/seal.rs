@@ -1,22 +1,28 @@
-//! The program that containers can see as `/proc/PID/exe` is a sealed copy in memory, never the file on the host.
+//! The program that containers can see as `/proc/PID/exe` is a sealed copy in memory of a small program that the runtime
+//! carries, never a file on the host.
 //!
 //! A container that can open the runtime's own file may write to it (CVE-2019-5736) or poison its page cache
-//! (CVE-2022-0847). The copy is made and executed once, first thing, by the commands that create a process in a
-//! container; it costs one extra execve. It is made before any cgroup is entered, so that nobody's limit pays.
+//! (CVE-2022-0847). The copy is made before the clone and before any cgroup is entered, so that nobody's limit pays. Behind the
+//! program lie its instructions, sealed with it.
 
 #![allow(unsafe_code, reason = "the system call module")]
 
-use std::ffi::{CString, OsString, c_char};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::os::unix::ffi::OsStringExt as _;
+use std::ffi::{CString, c_char};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, SealFlag, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
-use nix::sys::sendfile::sendfile;
+use skeg_init::become_process::Launch;
 
-use crate::error::{Context as _, Result};
-use crate::sys::procfs::own_program;
+use crate::error::{Context as _, Error, Result};
+use crate::sys::fd::{set_inheritable, write_all};
+use crate::sys::process;
+
+/// The program (`init/`), built by `build.rs`.
+const PROGRAM: &[u8] = include_bytes!(env!("SKEG_INIT"));
+/// Where the instructions begin: a page of any size that Linux uses, so that they can be mapped.
+const OFFSET: usize = PROGRAM.len().next_multiple_of(1 << 16);
 
 /// `MFD_EXEC` of `linux/memfd.h` (Linux 6.3): needed where `vm.memfd_noexec` is set, unknown before.
 const MFD_EXEC: u32 = 0x10;
@@ -29,86 +35,80 @@ const SEALED: SealFlag = SealFlag::F_SEAL_SEAL
     .union(SealFlag::F_SEAL_GROW)
     .union(SealFlag::F_SEAL_WRITE);
 
-/// The variables that the commands which make processes look at. Nothing else of the caller's environment goes into the
-/// copy, whose memory the init process begins with: `/proc/PID/environ` would show it (row C12).
-const VARIABLES: [&str; 5] =
-    ["LISTEN_FDS", "LISTEN_PID", "NOTIFY_SOCKET", "XDG_RUNTIME_DIR", "DBUS_SESSION_BUS_ADDRESS"];
+/// A sealed copy of the program with its instructions.
+#[derive(Debug)]
+pub struct SealedProgram {
+    file: OwnedFd,
+    length: usize,
+}
 
-/// Goes on as a sealed copy of this program, with the same arguments and those [`VARIABLES`] that are set; returns where
-/// this already is one.
-///
-/// # Errors
-/// Which step failed, and why.
-pub fn ensure_sealed() -> Result<()> {
-    let program = own_program().context(|| "open the runtime's own program")?;
-    if is_sealed(&program) {
-        return Ok(());
+impl SealedProgram {
+    /// Makes one.
+    ///
+    /// # Errors
+    /// Which step failed, and why.
+    pub fn new(instructions: &[u8]) -> Result<Self> {
+        let copy = || -> nix::Result<OwnedFd> {
+            let flags = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;
+            let file = match memfd_create(c"skeg-init", flags | MFdFlags::from_bits_retain(MFD_EXEC)) {
+                Err(Errno::EINVAL) => memfd_create(c"skeg-init", flags)?,
+                other => other?,
+            };
+            write_all(&file, PROGRAM)?;
+            let offset = i64::try_from(OFFSET).map_err(|_| Errno::EFBIG)?;
+            nix::unistd::lseek(&file, offset, nix::unistd::Whence::SeekSet)?;
+            write_all(&file, instructions)?;
+            // Not known before Linux 6.3, and no more than a nicety: write access is what the other seals take.
+            let _ = fcntl(&file, FcntlArg::F_ADD_SEALS(SealFlag::from_bits_retain(F_SEAL_EXEC)));
+            fcntl(&file, FcntlArg::F_ADD_SEALS(SEALED))?;
+            Ok(file)
+        };
+        let file = copy().context(|| "make the sealed program that becomes the container's process")?;
+        Ok(Self { file, length: instructions.len() })
     }
-    let copy = sealed_copy(&program).context(|| "make a sealed copy of the runtime's own program")?;
-    drop(program);
-    Err(execute(&copy)).context(|| "execute the sealed copy of the runtime's own program")
-}
 
-fn is_sealed(program: impl AsFd) -> bool {
-    fcntl(program, FcntlArg::F_GET_SEALS)
-        .is_ok_and(|seals| SealFlag::from_bits_retain(seals).contains(SEALED))
-}
-
-fn sealed_copy(program: impl AsFd) -> nix::Result<OwnedFd> {
-    let flags = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;
-    let copy = match memfd_create(c"skeg", flags | MFdFlags::from_bits_retain(MFD_EXEC)) {
-        Err(Errno::EINVAL) => memfd_create(c"skeg", flags)?,
-        other => other?,
-    };
-    let size = usize::try_from(nix::sys::stat::fstat(program.as_fd())?.st_size).map_err(|_| Errno::EFBIG)?;
-    let mut copied = 0;
-    while copied < size {
-        match sendfile(&copy, program.as_fd(), None, size - copied) {
-            Ok(0) => return Err(Errno::EIO),
-            Ok(n) => copied += n,
-            Err(Errno::EINTR) => {}
-            Err(errno) => return Err(errno),
+    /// Goes on as this program, with the descriptors that its instructions name; returns only to say why not.
+    ///
+    /// Its arguments are those of [`Launch`], and it has no environment: `/proc/PID/environ` shows nothing of the caller's
+    /// (row C12).
+    pub fn execute(&self, keep: &[BorrowedFd<'_>], may_set_groups: bool) -> Error {
+        let what = "execute the sealed program that becomes the container's process";
+        let launch =
+            Launch { program: self.file.as_raw_fd(), offset: OFFSET, length: self.length, may_set_groups };
+        // Otherwise a caller's SECBIT_NOROOT would have execve take the capabilities away (capabilities(7)).
+        match process::securebits() {
+            Ok(0) => {}
+            Ok(_) => {
+                if let Err(errno) = process::set_securebits(0) {
+                    return Error::from_errno("clear the securebits", errno);
+                }
+            }
+            Err(errno) => return Error::from_errno("read the securebits", errno),
         }
+        let inherited = keep.iter().copied().chain([self.file.as_fd()]).try_for_each(set_inheritable);
+        let arguments = launch.to_numbers().map(|number| CString::new(number.to_string()));
+        let mut argv = [c"skeg-init".as_ptr(); Launch::ARGUMENTS + 1];
+        for (to, argument) in argv.iter_mut().skip(1).zip(&arguments) {
+            *to = argument.as_ref().map_or(std::ptr::null(), |argument| argument.as_ptr());
+        }
+        argv[Launch::ARGUMENTS] = std::ptr::null();
+        let environment: [*const c_char; 1] = [std::ptr::null()];
+        if let Err(errno) = inherited {
+            return Error::from_errno(what, errno);
+        }
+        // SAFETY: the path is a C string literal; both arrays end in null, and their strings outlive the call.
+        let result = unsafe {
+            libc::syscall(
+                libc::SYS_execveat,
+                self.file.as_raw_fd(),
+                c"".as_ptr(),
+                argv.as_ptr(),
+                environment.as_ptr(),
+                libc::AT_EMPTY_PATH,
+            )
+        };
+        Error::from_errno(what, Errno::result(result).err().unwrap_or(Errno::EIO))
     }
-    // Not known before Linux 6.3, and no more than a nicety: write access is what the other seals take.
-    let _ = fcntl(&copy, FcntlArg::F_ADD_SEALS(SealFlag::from_bits_retain(F_SEAL_EXEC)));
-    fcntl(&copy, FcntlArg::F_ADD_SEALS(SEALED))?;
-    Ok(copy)
-}
-
-/// execveat(2) of an fd with this process's own arguments; returns only to say why it failed.
-fn execute(program: &OwnedFd) -> Errno {
-    let arguments: Vec<CString> = std::env::args_os().filter_map(c_string).collect();
-    let environment: Vec<CString> = VARIABLES
-        .iter()
-        .filter_map(|name| {
-            let mut entry = OsString::from(name);
-            entry.push("=");
-            entry.push(std::env::var_os(name)?);
-            c_string(entry)
-        })
-        .collect();
-    let pointers = |strings: &[CString]| -> Vec<*const c_char> {
-        strings.iter().map(|s| s.as_ptr()).chain([std::ptr::null()]).collect()
-    };
-    let (argv, envp) = (pointers(&arguments), pointers(&environment));
-    // SAFETY: the path is a C string literal; both arrays end in null, and their strings outlive the call.
-    let result = unsafe {
-        libc::syscall(
-            libc::SYS_execveat,
-            program.as_raw_fd(),
-            c"".as_ptr(),
-            argv.as_ptr(),
-            envp.as_ptr(),
-            libc::AT_EMPTY_PATH,
-        )
-    };
-    Errno::result(result).err().unwrap_or(Errno::EIO)
-}
-
-/// What the kernel gave us cannot contain a NUL.
-fn c_string(text: OsString) -> Option<CString> {
-    CString::new(text.into_vec()).ok()
 }
 
 #[cfg(test)]
@@ -118,13 +118,10 @@ mod tests {
     /// security.md C1: the copy cannot be written, not even by its maker.
     #[test]
     fn c1_copy_is_sealed_against_writing() {
-        let source = memfd_create(c"source", MFdFlags::MFD_CLOEXEC).unwrap();
-        crate::sys::fd::write_all(&source, b"#!program").unwrap();
-        nix::unistd::lseek(&source, 0, nix::unistd::Whence::SeekSet).unwrap();
-        assert!(!is_sealed(&source));
-        let copy = sealed_copy(&source).unwrap();
-        assert!(is_sealed(&copy));
-        assert_eq!(nix::unistd::write(&copy, b"x").unwrap_err(), Errno::EPERM);
-        assert_eq!(nix::unistd::ftruncate(&copy, 0).unwrap_err(), Errno::EPERM);
+        let program = SealedProgram::new(b"instructions").unwrap();
+        let seals = fcntl(&program.file, FcntlArg::F_GET_SEALS).unwrap();
+        assert!(SealFlag::from_bits_retain(seals).contains(SEALED));
+        assert_eq!(nix::unistd::write(&program.file, b"x").unwrap_err(), Errno::EPERM);
+        assert_eq!(nix::unistd::ftruncate(&program.file, 0).unwrap_err(), Errno::EPERM);
     }
 }

@@ -42,16 +42,6 @@ pub fn pty_number(master: impl AsFd) -> nix::Result<u32> {
     Errno::result(result).map(|_| number)
 }
 
-/// Makes `terminal` the controlling terminal of the session that this process leads (`TIOCSCTTY` with 0: never taken
-/// from another session).
-///
-/// # Errors
-/// `EPERM` where this process leads no session, or the session has a terminal, or the terminal has a session.
-pub fn set_controlling(terminal: impl AsFd) -> nix::Result<()> {
-    // SAFETY: the argument is an integer.
-    Errno::result(unsafe { libc::ioctl(terminal.as_fd().as_raw_fd(), libc::TIOCSCTTY, 0) }).map(drop)
-}
-
 /// Rows and columns, in characters (`TIOCGWINSZ`).
 ///
 /// # Errors

@@ -84,8 +84,9 @@ fn c5_user_namespaces_beside_a_joined_pid_namespace() {
     assert!(third.run().error().starts_with("/hooks/createContainer: cannot run where"));
 }
 
-/// Nobody in the namespace ever sees a process with the host's root or working directory, however fast he looks: here
-/// somebody who has the view of the namespace and the rights of the host's root.
+/// Nobody in the namespace ever sees a process with the host's root or working directory (C5), or one that runs from the
+/// host's file (C1), however fast he looks: here somebody who has the view of the namespace and the rights of the host's
+/// root.
 #[test]
 fn c5_members_never_see_the_hosts_root() {
     let Some(mut first) = Container::new("pid-watched") else { return };
@@ -96,6 +97,8 @@ fn c5_members_never_see_the_hosts_root() {
         let status = fs::metadata(container.rootfs()).unwrap();
         (status.dev(), status.ino())
     };
+    let of = |status: fs::Metadata| (status.dev(), status.ino());
+    let runtime = of(fs::metadata(env!("CARGO_BIN_EXE_skeg")).unwrap());
     let (over, looked_at) = (AtomicBool::new(false), AtomicUsize::new(0));
     let seen = std::thread::scope(|scope| {
         let watcher = scope.spawn(|| {
@@ -111,10 +114,10 @@ fn c5_members_never_see_the_hosts_root() {
                     numbers.insert(number);
                     looked_at.store(numbers.len(), Ordering::Relaxed);
                     for link in ["root", "cwd"] {
-                        if let Ok(status) = fs::metadata(member.path().join(link)) {
-                            seen.insert((status.dev(), status.ino()));
-                        }
+                        seen.extend(fs::metadata(member.path().join(link)).map(of));
                     }
+                    let program = fs::metadata(member.path().join("exe")).map(of);
+                    assert_ne!(program.ok(), Some(runtime), "it runs from the host's file");
                 }
             }
             seen

@@ -213,3 +213,32 @@ fn namespaces_of_another_container_are_joined() {
     rootless.container.config = first;
     assert_eq!(said.ok(), "sleep\n0\n");
 }
+
+/// podman and buildah of a user call the runtime as root of a user namespace that they made: no cgroup may be made there, and
+/// the state is below `XDG_RUNTIME_DIR` (runc's default of `--rootless` and `--root`).
+#[test]
+fn root_of_a_user_namespace_is_rootless() {
+    let Some(mut rootless) = Rootless::new("rootless-n") else { return };
+    let linux = &mut rootless.container.config["linux"];
+    for name in ["uidMappings", "gidMappings"] {
+        linux.as_object_mut().unwrap().remove(name);
+    }
+    linux["namespaces"].as_array_mut().unwrap().retain(|namespace| namespace["type"] != "user");
+    rootless.container.script("id -u; cat /proc/self/uid_map").write_config();
+    let runtime_dir = rootless.container.bundle().join("runtime-dir");
+    fs::create_dir(&runtime_dir).unwrap();
+    chown(&runtime_dir, Some(rootless.user.id), Some(rootless.user.id)).unwrap();
+    let user = rootless.user.id.to_string();
+    let mut command = Command::new("timeout");
+    command.args(["30", "setpriv", "--reuid", &user, "--regid", &user, "--clear-groups", "unshare"]);
+    command.args(["--user", "--map-root-user", "--mount", "./skeg", "run", "--keep", &rootless.container.id]);
+    command.current_dir(rootless.container.bundle()).stdin(Stdio::null());
+    command.env_remove("USER").env("XDG_RUNTIME_DIR", runtime_dir);
+    let said: Said = command.output().unwrap().into();
+    let out = said.ok();
+    assert!(out.starts_with("0\n") && out.contains(&user), "{out}");
+    assert_eq!(
+        rootless.skeg(&["--root", "runtime-dir/skeg", "list", "-q"]).ok(),
+        format!("{}\n", rootless.container.id)
+    );
+}

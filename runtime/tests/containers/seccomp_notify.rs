@@ -7,7 +7,7 @@ use nix::errno::Errno;
 use serde_json::{Value, json};
 use skeg::sys::fd::receive_with_fds;
 
-use crate::agent::refuse_next;
+use crate::agent::{let_all_pass, refuse_next};
 use crate::support::Container;
 
 fn accept(agent: &UnixListener) -> (Value, OwnedFd) {
@@ -81,6 +81,66 @@ fn c15_the_agent_answers_for_create_and_exec() {
     }
 }
 
+/// The agent may be asked of calls that the runtime itself makes between the filter and the program: it has the listener
+/// before any of them (config-linux.md, seccomp: listenerPath).
+#[test]
+fn the_agent_is_there_before_the_first_call_that_waits() {
+    for no_new_privileges in [true, false] {
+        let Some(mut container) = Container::new(&format!("notify-own-{no_new_privileges}")) else { return };
+        let path = container.bundle().join("agent.sock");
+        let agent = UnixListener::bind(&path).unwrap();
+        container.script("echo done").config["process"]["noNewPrivileges"] = json!(no_new_privileges);
+        container.config["linux"]["seccomp"] = json!({
+            "defaultAction": "SCMP_ACT_ALLOW",
+            "listenerPath": path,
+            "syscalls": [{"names": ["execve", "open", "openat", "read", "close"], "action": "SCMP_ACT_NOTIFY"}]
+        });
+        std::thread::scope(|scope| {
+            let asked = scope.spawn(|| {
+                let (_, listener) = accept(&agent);
+                let_all_pass(&listener)
+            });
+            assert_eq!(container.run().ok(), "done\n");
+            assert!(asked.join().unwrap().contains(&i32::try_from(libc::SYS_execve).unwrap()));
+        });
+    }
+}
+
+/// The programs of startContainer hooks are the image's: they run under the filter (config-linux.md, seccomp).
+#[test]
+fn start_container_hooks_are_under_the_filter() {
+    for no_new_privileges in [true, false] {
+        let Some(mut container) = Container::new(&format!("filtered-hook-{no_new_privileges}")) else {
+            return;
+        };
+        container.script("true").config["process"]["noNewPrivileges"] = json!(no_new_privileges);
+        container.config["linux"]["seccomp"] = json!({
+            "defaultAction": "SCMP_ACT_ALLOW",
+            "syscalls": [{"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_KILL"}]
+        });
+        container.config["hooks"] = json!({"startContainer": [
+            {"path": "/bin/busybox", "args": ["busybox", "mkdir", "/made"]}
+        ]});
+        let error = container.run().error();
+        assert!(error.contains("startContainer hook #0") && error.contains("bad system call"), "{error}");
+        assert!(!container.rootfs().join("made").exists());
+    }
+}
+
+/// A profile need not allow what the runtime asks of the kernel to check the working directory (CVE-2024-21626).
+#[test]
+fn a_profile_without_getcwd() {
+    for no_new_privileges in [true, false] {
+        let Some(mut container) = Container::new(&format!("getcwd-{no_new_privileges}")) else { return };
+        container.script("echo runs").config["process"]["noNewPrivileges"] = json!(no_new_privileges);
+        container.config["linux"]["seccomp"] = json!({
+            "defaultAction": "SCMP_ACT_ALLOW",
+            "syscalls": [{"names": ["getcwd"], "action": "SCMP_ACT_ERRNO"}]
+        });
+        assert_eq!(container.run().ok(), "runs\n");
+    }
+}
+
 /// An agent that is not there is an error, and leaves nothing behind.
 #[test]
 fn an_agent_that_is_not_there_is_an_error() {
@@ -93,7 +153,8 @@ fn an_agent_that_is_not_there_is_an_error() {
     let error = container.run().error();
     assert_eq!(
         error,
-        "/linux/seccomp/listenerPath: connect to socket /nowhere/agent.sock: no such file or directory"
+        "/linux/seccomp/listenerPath: failed to connect with seccomp agent: connect to socket /nowhere/agent.sock: \
+         no such file or directory"
     );
     container.config["linux"]["seccomp"].as_object_mut().unwrap().remove("listenerPath");
     assert!(container.run().error().starts_with("/linux/seccomp/listenerPath: "));

@@ -123,7 +123,7 @@ fn c3(ctx: &Ctx) -> Outcome {
     let (call, _kept) = careless(ctx.call(["start", &bundle.id]))?;
     call.run()?.ok()?;
     let report =
-        crate::harness::eventually("the report", Duration::from_secs(5), || Ok(created.json().ok()))?;
+        crate::harness::eventually("the report", Duration::from_secs(60), || Ok(created.json().ok()))?;
     ensure_eq!(numbers(&report), ["0", "1", "2"], "descriptors after create and start");
     Ok(())
 }
@@ -231,7 +231,7 @@ fn d10_listen(ctx: &Ctx) -> Outcome {
 fn notify(ctx: &Ctx) -> Outcome {
     let path = ctx.path("notify");
     let socket = UnixDatagram::bind(&path)?;
-    socket.set_read_timeout(Some(Duration::from_secs(5)))?;
+    socket.set_read_timeout(Some(Duration::from_secs(60)))?;
     let mut bundle = ctx.bundle()?;
     bundle.probe(["notify"]);
     bundle.write()?;
@@ -334,11 +334,11 @@ fn receive(ctx: &Ctx, call: impl FnOnce(&str) -> Outcome<Call>) -> Outcome<Owned
     let listener = UnixListener::bind(&path)?;
     let running = call(&path.display().to_string())?.spawn()?;
     listener.set_nonblocking(true)?;
-    let stream = crate::harness::eventually("a connection", Duration::from_secs(10), || {
+    let stream = crate::harness::eventually("a connection", Duration::from_secs(60), || {
         Ok(listener.accept().ok().map(|(stream, _)| stream))
     })?;
     stream.set_nonblocking(false)?;
-    stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+    stream.set_read_timeout(Some(Duration::from_secs(60)))?;
     use std::os::fd::AsFd;
     let (_, master) = sys::receive_fd(stream.as_fd())?;
     running.wait()?.ok()?;

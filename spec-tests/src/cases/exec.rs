@@ -6,7 +6,7 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use super::Case;
-use crate::failure::{During, Outcome};
+use crate::failure::{During, Outcome, skip};
 use crate::harness::{Bundle, Container, Ctx, eventually};
 use crate::inside::report::capability_mask;
 use crate::{cgroups, ensure, ensure_eq};
@@ -77,6 +77,11 @@ pub const CASES: &[Case] = &[
         "security.md C8: exec --cgroup cannot leave the container's cgroup",
         c8_exec_cgroup,
     ),
+    Case::new(
+        "exec_cgroup_named",
+        "runc-exec(8), --cgroup: the process is in the cgroup that is named or is not started; without one it may be beside the init process",
+        exec_cgroup_named,
+    ),
 ];
 
 fn sleeper(ctx: &Ctx) -> Outcome<Bundle> {
@@ -124,7 +129,7 @@ fn cgroup(ctx: &Ctx) -> Outcome {
     let bundle = sleeper(ctx)?;
     let container = bundle.start(ctx)?;
     for path in cgroups::paths(&container.exec_report(&[])?)? {
-        ensure!(path.ends_with(&format!("/{}", bundle.id)), "{path} is not the container's cgroup");
+        ensure!(cgroups::is_of(&path, &bundle.id), "{path} is not the container's cgroup");
     }
     Ok(())
 }
@@ -181,7 +186,7 @@ fn c7_parity(ctx: &Ctx) -> Outcome {
 fn slow_parent(ctx: &Ctx) -> Outcome {
     let strace = Path::new("/usr/bin/strace");
     if !strace.exists() {
-        return crate::failure::skip("strace is not installed");
+        return skip("strace is not installed");
     }
     let mut bundle = sleeper(ctx)?;
     bundle.set("/process/oomScoreAdj", json!(321));
@@ -374,13 +379,14 @@ fn ends_with_it(ctx: &Ctx) -> Outcome {
     ensure_eq!(cgroups::processes(&bundle.id)?.len(), 2, "processes");
     container.kill("KILL")?.ok()?;
     container.wait_for("stopped")?;
-    eventually("no process", std::time::Duration::from_secs(5), || {
+    eventually("no process", std::time::Duration::from_secs(60), || {
         crate::harness::reap_dead();
         Ok(cgroups::processes(&bundle.id)?.is_empty().then_some(()))
     })
 }
 
 fn c8_exec_cgroup(ctx: &Ctx) -> Outcome {
+    ctx.needs_cgroup_paths()?;
     let bundle = sleeper(ctx)?;
     let container = bundle.start(ctx)?;
     let planted = format!("{}bc", bundle.id);
@@ -400,4 +406,33 @@ fn c8_exec_cgroup(ctx: &Ctx) -> Outcome {
     }
     fs::remove_dir(&sibling)?;
     outcome
+}
+
+/// v2's "no internal process" rule keeps everybody out of a cgroup whose sub-cgroups have controllers.
+fn exec_cgroup_named(ctx: &Ctx) -> Outcome {
+    let hierarchy = cgroups::of_processes()?;
+    if hierarchy.version != 2 {
+        return skip("processes are in a cgroup of version 1");
+    }
+    let bundle = sleeper(ctx)?;
+    let container = bundle.start(ctx)?;
+    let group = cgroups::directory(&hierarchy, &bundle.id);
+    if !fs::read_to_string(group.join("cgroup.controllers"))?.contains("memory") {
+        return skip("the container's cgroup has no memory controller");
+    }
+    fs::create_dir(group.join("sub"))?;
+    fs::write(group.join("sub/cgroup.procs"), container.pid()?.to_string())?;
+    fs::write(group.join("cgroup.subtree_control"), "+memory")?;
+    let in_sub = |options: &[&str]| -> Outcome {
+        let paths = cgroups::paths(&container.exec_call(options, &["report"]).run()?.ok()?.json()?)?;
+        ensure!(paths.iter().all(|path| path.ends_with("/sub")), "{options:?}: {paths:?}");
+        Ok(())
+    };
+    in_sub(&[])?;
+    in_sub(&["--cgroup", "sub"])?;
+    for (path, file) in [("/", "/cgroup.procs"), ("none", "/none/cgroup.procs")] {
+        let ran = container.exec_call(&["--cgroup", path], &["report"]).run()?.fails_in_one_line()?;
+        ran.says(" adding pid ")?.says(" to cgroups")?.says(file)?;
+    }
+    Ok(())
 }

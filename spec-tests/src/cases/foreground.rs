@@ -36,19 +36,15 @@ pub const CASES: &[Case] = &[
     Case::new("d11_own_ptys", "security.md D11: the container sees its own ptys only", d11),
     Case::new(
         "bundle_busybox_shell",
-        "issue 2, Must show 2 and 3: a shell of busybox by hand: job control",
+        "config.md, process, terminal: a shell of busybox by hand has job control",
         busybox,
     ),
     Case::new(
         "bundle_debian_shell",
-        "issue 2, Must show 2: a Debian root by hand, default configuration",
+        "bundle.md: a Debian root by hand, with the default configuration",
         debian,
     ),
-    Case::new(
-        "bundle_of_containerd",
-        "issue 2, Must show 2: a configuration that containerd wrote",
-        containerd,
-    ),
+    Case::new("bundle_of_containerd", "bundle.md: a configuration that containerd wrote", containerd),
     Case::new("bundle_large_output", "peers.md B 50: no output is lost at the end", large_output),
 ];
 
@@ -238,7 +234,7 @@ fn containerd(ctx: &Ctx) -> Outcome {
     let mut bundle = ctx.bundle()?;
     bundle.config = serde_json::from_str(include_str!("../../data/containerd-config.json"))?;
     // Of what containerd wrote only the names are replaced: the id's own cgroup, and the program of the image.
-    bundle.set("/linux/cgroupsPath", json!(format!("/{}", bundle.id))).set("/root/path", json!("rootfs"));
+    bundle.set("/linux/cgroupsPath", json!(ctx.cgroups_path(&bundle.id))).set("/root/path", json!("rootfs"));
     bundle.probe(["report"]);
     let ran = if bundle.config["process"]["terminal"] == true {
         bundle.set("/process/terminal", json!(false));

@@ -36,6 +36,11 @@ pub const CASES: &[Case] = &[
         "runtime.md: a failing poststop hook is logged and ignored",
         failing_after,
     ),
+    Case::new(
+        "hooks_failing_poststart",
+        "runtime.md 1.3: a failing poststart hook generates an error and ends the container; before 1.3 it is logged",
+        failing_poststart,
+    ),
     Case::new("hooks_error_text", "peers.md B 32: the error names the hook and what it wrote", error_text),
     Case::new("h3_timeout", "security.md H3: a hook over its timeout is killed with its children", timeout),
     Case::new("h3_ignores_stdin", "security.md H3: a hook that reads nothing blocks nobody", ignores_stdin),
@@ -138,6 +143,7 @@ fn order(ctx: &Ctx) -> Outcome {
 
 fn state(ctx: &Ctx) -> Outcome {
     let mut hooked = all_kinds(ctx)?;
+    hooked.bundle.set("/ociVersion", json!("1.2.0"));
     hooked.bundle.set("/annotations", json!({"key": "value"})).probe(["sleep"]);
     let container = hooked.bundle.create(ctx)?;
     let pid = container.pid()?;
@@ -249,6 +255,27 @@ fn failing_after(ctx: &Ctx) -> Outcome {
     Ok(())
 }
 
+fn failing_poststart(ctx: &Ctx) -> Outcome {
+    for (version, fatal) in [("1.3.0", true), ("1.2.1", false)] {
+        let mut hooked = hooked(ctx)?;
+        hooked.add(ctx, "poststart", &json!({"exit": 3})).add(ctx, "poststop", &json!({}));
+        hooked.bundle.set("/ociVersion", json!(version)).probe(["sleep"]);
+        let container = hooked.bundle.create(ctx)?;
+        let pid = container.pid()?;
+        let started = container.start()?;
+        if fatal {
+            started.exits(1)?.fails_in_one_line()?.says("poststart")?;
+            ensure_eq!(container.wait_exit(pid)?, 137, "exit status");
+            container.call("delete", &["--force"])?.ok()?;
+            ensure!(hooked.names()?.contains(&"poststop".to_owned()), "hooks {:?}", hooked.names()?);
+        } else {
+            started.ok()?;
+            ensure_eq!(container.status()?, "running", "status with {version}");
+        }
+    }
+    Ok(())
+}
+
 fn error_text(ctx: &Ctx) -> Outcome {
     let mut hooked = hooked(ctx)?;
     hooked.add(ctx, "createRuntime", &json!({"exit": 3, "stderr": "no room for lunch"}));
@@ -261,9 +288,9 @@ fn timeout(ctx: &Ctx) -> Outcome {
     let mut hooked = hooked(ctx)?;
     hooked.add_with(ctx, "createRuntime", &json!({"sleep": 30, "child": true}), &json!({"timeout": 1}));
     let start = Instant::now();
-    let call = hooked.bundle.create_call(ctx, &[])?.limit(Duration::from_secs(8));
+    let call = hooked.bundle.create_call(ctx, &[])?.limit(Duration::from_secs(7) * ctx.patience);
     call.run()?.exits(1)?.fails_in_one_line()?;
-    ensure!(start.elapsed() < Duration::from_secs(5), "create took {:?}", start.elapsed());
+    ensure!(start.elapsed() < Duration::from_secs(5) * ctx.patience, "create took {:?}", start.elapsed());
     let left = leftovers::of_case(ctx)?;
     ensure!(left.is_empty(), "left behind: {}", left.join("; "));
     Ok(())

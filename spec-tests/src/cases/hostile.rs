@@ -61,6 +61,11 @@ pub const CASES: &[Case] = &[
     )
     .sacrificial(),
     Case::new(
+        "a5_own_mount_namespace",
+        "security.md A5: the mount namespace has no mount of the host, seen from its top too",
+        a5_top,
+    ),
+    Case::new(
         "a5_no_host_below_proc",
         "security.md A5: nothing of the host is under the container's /proc",
         a5,
@@ -163,7 +168,7 @@ fn plant(bundle: &Bundle, name: &str, kind: &str) -> Outcome {
 }
 
 /// What the canaries are like now.
-fn canaries() -> Outcome<Vec<String>> {
+pub(super) fn canaries() -> Outcome<Vec<String>> {
     let mut found = Vec::new();
     let mut dirs = vec![Path::new(CANARY).to_owned()];
     while let Some(dir) = dirs.pop() {
@@ -182,8 +187,8 @@ fn canaries() -> Outcome<Vec<String>> {
 }
 
 /// Runs in bounded time; success or a clear error, and the canaries as before.
-fn harmless(call: Call, what: &str, before: &[String]) -> Outcome<Ran> {
-    let ran = call.limit(Duration::from_secs(10)).run().during(what)?;
+fn harmless(ctx: &Ctx, call: Call, what: &str, before: &[String]) -> Outcome<Ran> {
+    let ran = call.limit(Duration::from_secs(10) * ctx.patience).run().during(what)?;
     ensure_eq!(canaries()?, before, "canaries after {what}");
     if ran.status == 0 { Ok(ran) } else { ran.fails().during(what) }
 }
@@ -216,7 +221,7 @@ fn a2_hostile_mountpoints(ctx: &Ctx) -> Outcome {
             bundle.mount("/data/below", "bind", &source.display().to_string(), &["bind"]);
             bundle.mount("/tmp", "tmpfs", "tmpfs", &[]).probe(["true"]);
             plant(&bundle, name, kind)?;
-            harmless(bundle.run_call(ctx, &[])?, &format!("{name} as {kind}"), &before)?;
+            harmless(ctx, bundle.run_call(ctx, &[])?, &format!("{name} as {kind}"), &before)?;
         }
     }
     Ok(())
@@ -232,7 +237,7 @@ fn a1_mount_through_volume(ctx: &Ctx) -> Outcome {
         bundle.mount("/volume", "bind", &volume.display().to_string(), &["rbind"]);
         bundle.mount("/volume/link/below", "tmpfs", "tmpfs", &[]);
         bundle.mount("/volume/link", "tmpfs", "tmpfs", &[]).probe(["true"]);
-        harmless(bundle.run_call(ctx, &[])?, &format!("a volume with a link to {target}"), &before)?;
+        harmless(ctx, bundle.run_call(ctx, &[])?, &format!("a volume with a link to {target}"), &before)?;
     }
     Ok(())
 }
@@ -259,7 +264,7 @@ fn a1_rename_race(ctx: &Ctx) -> Outcome {
         bundle.mount("/volume", "bind", &volume.display().to_string(), &["rbind"]);
         bundle.mount("/volume/dir/below", "tmpfs", "tmpfs", &[]);
         bundle.mount("/volume/dir/made/new", "tmpfs", "tmpfs", &[]).probe(["true"]);
-        harmless(bundle.run_call(ctx, &[])?, "a swap", &before).map(drop)
+        harmless(ctx, bundle.run_call(ctx, &[])?, "a swap", &before).map(drop)
     });
     sys::send_signal(child, libc::SIGKILL)?;
     crate::harness::reap_dead();
@@ -281,7 +286,7 @@ fn a2_missing(ctx: &Ctx) -> Outcome {
                 bundle.mount(destination, "tmpfs", "tmpfs", &[]);
             }
             bundle.probe(["true"]);
-            harmless(bundle.run_call(ctx, &[])?, &format!("{destination} below {kind}"), &before)?;
+            harmless(ctx, bundle.run_call(ctx, &[])?, &format!("{destination} below {kind}"), &before)?;
         }
     }
     Ok(())
@@ -307,6 +312,7 @@ fn a3_dev_symlink(ctx: &Ctx) -> Outcome {
                 .push("/linux/devices", json!({"path": "/dev/fuse", "type": "c", "major": 10, "minor": 229}));
             plant(&bundle, name, kind)?;
             harmless(
+                ctx,
                 bundle.run_call(ctx, &[])?,
                 &format!("{name} as {kind}, nothing mounted there"),
                 &before,
@@ -323,7 +329,7 @@ fn a4(ctx: &Ctx) -> Outcome {
             let mut bundle = ctx.bundle()?;
             bundle.probe(["echo", "ran"]);
             plant(&bundle, name, kind)?;
-            let ran = harmless(bundle.run_call(ctx, &[])?, &format!("/{name} as {kind}"), &before)?;
+            let ran = harmless(ctx, bundle.run_call(ctx, &[])?, &format!("/{name} as {kind}"), &before)?;
             ensure!(ran.status != 0, "/{name} as {kind} was accepted");
             ensure!(!ran.stdout().contains("ran"), "/{name} as {kind}: the program ran");
             ran.says(&format!("/{name}"))?;
@@ -356,6 +362,31 @@ fn a5(ctx: &Ctx) -> Outcome {
                 "what is below /proc with flags {flags:?}"
             );
         }
+    }
+    Ok(())
+}
+
+/// setns(2) to one's own mount namespace goes to the topmost mount on its root (fs/namespace.c, mntns_install): what an
+/// old root that was never taken off would be.
+fn a5_top(ctx: &Ctx) -> Outcome {
+    let mut bundle = ctx.bundle()?;
+    bundle.privileged_by(&["CAP_SYS_ADMIN", "CAP_SYS_CHROOT"]);
+    bundle.actions(&json!([["read", "/proc/self/mountinfo"], ["join", "/proc/self/ns/mnt"], ["list", "/"]]));
+    for flags in [&[][..], &["--no-pivot"][..]] {
+        let found = bundle.run_call(ctx, flags)?.run()?.ok()?.json()?;
+        let own = ["/", "/proc", "/dev", "/sys"];
+        let table = found[0]["ok"].as_str().unwrap_or_default();
+        let targets = table.lines().filter_map(|line| line.split(' ').nth(4));
+        let foreign: Vec<&str> = targets
+            .filter(|target| {
+                !own.iter()
+                    .any(|mine| target == mine || *mine != "/" && target.starts_with(&format!("{mine}/")))
+            })
+            .collect();
+        ensure!(foreign.is_empty() && !table.is_empty(), "mounts of the host, flags {flags:?}: {foreign:?}");
+        ensure_eq!(found[1], json!({"ok": null}), "setns, flags {flags:?}");
+        let top = found[2]["ok"].to_string();
+        ensure!(top.contains("\"probe\""), "the top of the mount namespace, flags {flags:?}: {top}");
     }
     Ok(())
 }
@@ -437,14 +468,14 @@ fn a13(ctx: &Ctx) -> Outcome {
         fs::write(bundle.rootfs().join("file"), "")?;
         bundle.set("/process/cwd", json!(cwd)).set("/process/user", json!({"uid": 5, "gid": 5}));
         let what = format!("cwd {cwd}");
-        let ran = harmless(bundle.run_call(ctx, &[])?, &what, &before)?;
+        let ran = harmless(ctx, bundle.run_call(ctx, &[])?, &what, &before)?;
         inside(&ran, &what)?;
         let mut running = ctx.bundle()?;
         symlink(CANARY, running.rootfs().join("link"))?;
         running.probe(["sleep"]);
         let container = running.start(ctx)?;
         let what = format!("exec --cwd {cwd}");
-        let ran = harmless(container.exec_call(&["--cwd", &cwd], &["report"]), &what, &before)?;
+        let ran = harmless(ctx, container.exec_call(&["--cwd", &cwd], &["report"]), &what, &before)?;
         inside(&ran, &what)?;
         container.kill("KILL")?.ok()?;
     }
@@ -526,12 +557,16 @@ fn b1(ctx: &Ctx) -> Outcome {
 }
 
 fn b2(ctx: &Ctx) -> Outcome {
-    let targets = ["/proc/sys/net/ipv4/ip_forward", "/proc/sys/kernel/msgmax", "/proc/self/setgroups"];
+    // A file of a namespace's own is another one for the container: it takes the directory to be met by it.
+    let targets =
+        [("/proc/sys/net", "ipv4/ip_forward"), ("/proc/sys/kernel/msgmax", ""), ("/proc/self/setgroups", "")];
     let mut decoys = Vec::new();
-    for target in targets {
-        let decoy = ctx.path("decoy");
+    for (target, file) in targets {
+        let thing = ctx.path("decoy");
+        let decoy = if file.is_empty() { thing.clone() } else { thing.join(file) };
+        fs::create_dir_all(decoy.parent().during("a directory")?)?;
         fs::write(&decoy, "decoy")?;
-        mount(Some(&decoy), target, None::<&str>, MsFlags::MS_BIND, None::<&str>).during(target)?;
+        mount(Some(&thing), target, None::<&str>, MsFlags::MS_BIND, None::<&str>).during(target)?;
         decoys.push((target, decoy));
     }
     let mut bundle = ctx.bundle()?;
@@ -563,7 +598,7 @@ fn b3(ctx: &Ctx) -> Outcome {
             ["read", "/secret"],
             ["read", "/proc/timer_list"]
         ]));
-        let ran = harmless(bundle.run_call(ctx, &[])?, &format!("/dev/null as {kind}"), &before)?;
+        let ran = harmless(ctx, bundle.run_call(ctx, &[])?, &format!("/dev/null as {kind}"), &before)?;
         if ran.status == 0 {
             let found = ran.json()?;
             for index in [0, 2, 3] {
@@ -602,7 +637,7 @@ fn d1(ctx: &Ctx) -> Outcome {
             plant(&bundle, name, kind)?;
             bundle.probe(["report"]);
             let what = format!("a terminal with /{name} as {kind}");
-            let call = bundle.run_call(ctx, &[])?.limit(Duration::from_secs(10));
+            let call = bundle.run_call(ctx, &[])?.limit(Duration::from_secs(10) * ctx.patience);
             let (mut terminal, running) = crate::terminal::Terminal::run(call, 80, 24)?;
             let shown = terminal.read_to_end().during(&what)?;
             running.wait().during(&what)?;
@@ -630,7 +665,7 @@ fn d6(ctx: &Ctx) -> Outcome {
             "/linux/devices",
             json!({"path": path, "type": "c", "major": 1, "minor": 7, "fileMode": 0o600, "uid": 9, "gid": 9}),
         );
-        harmless(bundle.run_call(ctx, &[])?, &format!("a device at {path}, {kind}"), &before)?;
+        harmless(ctx, bundle.run_call(ctx, &[])?, &format!("a device at {path}, {kind}"), &before)?;
     }
     Ok(())
 }
@@ -653,9 +688,10 @@ fn c9(ctx: &Ctx) -> Outcome {
             }
             bundle.probe(["sleep"]);
             let what = format!("/{name} as {kind}");
-            let ran = harmless(bundle.run_call(ctx, &["--detach"])?, &what, &before)?;
+            let ran = harmless(ctx, bundle.run_call(ctx, &["--detach"])?, &what, &before)?;
             if ran.status == 0 {
                 harmless(
+                    ctx,
                     ctx.call(["exec", &bundle.id, "/probe", "true"]),
                     &format!("exec with {what}"),
                     &before,

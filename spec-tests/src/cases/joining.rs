@@ -8,7 +8,7 @@ use super::Case;
 use crate::auditor::audit;
 use crate::failure::{During, Outcome};
 use crate::harness::{Bundle, Ctx};
-use crate::{cgroups, ensure, ensure_eq, sys};
+use crate::{cgroups, ensure, ensure_eq, sys, tracer};
 
 pub const CASES: &[Case] = &[
     Case::new(
@@ -38,6 +38,12 @@ pub const CASES: &[Case] = &[
         "security.md C4: a neighbour in the pid namespace reads nothing of it",
         c4_reads,
     ),
+    Case::new(
+        "c4_paused_exec",
+        "security.md C4, T4: at none of its calls an exec process shows anything of the host inside the container",
+        c4_paused,
+    )
+    .limit(300),
     Case::new("c11_no_core_file", "security.md C11: SIGQUIT to a created init leaves no core file", c11),
     Case::new(
         "c12_environment_of_created",
@@ -89,6 +95,8 @@ fn neighbours(ctx: &Ctx, capabilities: &[&str], actions: &[&[&str]]) -> Outcome<
     let holder = holder.start(ctx)?;
     holder.wait_output("ready")?;
     let mut bundle = sleeper(ctx)?;
+    // With no capability more, so that nothing but its own doing keeps the neighbour off.
+    bundle.privileged_by(capabilities);
     let path = format!("/proc/{}/ns/pid", holder.pid()?);
     bundle.without_namespace("pid").push("/linux/namespaces", json!({"type": "pid", "path": path}));
     let created = bundle.create(ctx)?;
@@ -112,7 +120,7 @@ fn c1_write(ctx: &Ctx) -> Outcome {
 fn c2(ctx: &Ctx) -> Outcome {
     let container = sleeper(ctx)?.create(ctx)?;
     for name in audit(container.pid()?)?.mapped {
-        ensure!(name != ctx.runtime.display().to_string(), "{name} is mapped");
+        ensure!(name.contains("memfd:"), "{name} is mapped");
     }
     Ok(())
 }
@@ -160,14 +168,121 @@ fn c4_reads(ctx: &Ctx) -> Outcome {
     Ok(())
 }
 
+/// How long the container may take to answer.
+const ANSWER_LIMIT: u16 = 20_000;
+
+/// Asks the container what it sees, and keeps the answer. Called by the tracer, with the process of `exec` stopped before a call.
+fn ask(dir: &std::path::Path) {
+    use std::io::{BufRead, Write};
+    use std::os::fd::AsFd;
+    let answered = || -> Outcome {
+        let open = |name: &str| fs::OpenOptions::new().read(true).write(true).open(dir.join(name));
+        open("ask")?.write_all(b"\n")?;
+        let answer = open("answer")?;
+        let mut waits = [nix::poll::PollFd::new(answer.as_fd(), nix::poll::PollFlags::POLLIN)];
+        ensure!(nix::poll::poll(&mut waits, ANSWER_LIMIT)? > 0, "no answer");
+        let mut line = String::new();
+        std::io::BufReader::new(answer).read_line(&mut line)?;
+        let mut seen = fs::OpenOptions::new().create(true).append(true).open(dir.join("seen"))?;
+        Ok(seen.write_all(line.as_bytes())?)
+    };
+    // What has no answer is missed in the count of answers.
+    let _missed = answered();
+}
+
+fn c4_paused(ctx: &Ctx) -> Outcome {
+    // A label has the runtime open a procfs; where no module takes it, exec fails on the way.
+    for (capabilities, label) in
+        [(&["CAP_KILL"][..], ""), (&["CAP_SYS_PTRACE"], ""), (&["CAP_SYS_PTRACE"], "x")]
+    {
+        let mut bundle = ctx.bundle()?;
+        let dir = ctx.path("questions");
+        fs::create_dir(&dir)?;
+        for name in ["ask", "answer"] {
+            nix::unistd::mkfifo(&dir.join(name), nix::sys::stat::Mode::S_IRWXU)?;
+        }
+        bundle.mount("/questions", "bind", &dir.display().to_string(), &["bind"]);
+        bundle.privileged_by(capabilities).probe(["watch", "/questions"]);
+        let container = bundle.start(ctx)?;
+        container.wait_output("ready")?;
+        let mut exec = std::process::Command::new(&ctx.runtime);
+        exec.arg("--root").arg(&ctx.root).arg("exec");
+        if !label.is_empty() {
+            exec.args(["--apparmor", label]);
+        }
+        exec.args([&*bundle.id, "/probe", "true"]);
+        let quiet = || fs::File::create(ctx.path("exec")).map(std::process::Stdio::from);
+        exec.stdin(std::process::Stdio::null()).stdout(quiet()?).stderr(quiet()?);
+        let traced = tracer::run_beside_every_call(exec, ask, &dir)?;
+        ensure!(
+            !label.is_empty() || traced.status == 0,
+            "exec under the tracer: exit status {}",
+            traced.status
+        );
+        let seen = fs::read_to_string(dir.join("seen"))?;
+        ensure_eq!(seen.lines().count(), traced.calls, "answers, one for each call");
+        let mut met = 0;
+        for line in seen.lines() {
+            let found: Value = serde_json::from_str(line)?;
+            for process in found.as_array().into_iter().flatten().filter(|one| one["name"] != "probe") {
+                met += 1;
+                shows_nothing(process, capabilities == ["CAP_SYS_PTRACE"])?;
+            }
+        }
+        ensure!(!label.is_empty() || met > 0, "the exec process was never seen inside");
+    }
+    Ok(())
+}
+
+/// What a process of the runtime may show to a container that may trace it, or may not.
+fn shows_nothing(process: &Value, may_trace: bool) -> Outcome {
+    let descriptors = process["fds"]["ok"].as_object().cloned().unwrap_or_default();
+    if !may_trace {
+        for key in ["root", "cwd", "exe", "environ", "mem"] {
+            ensure!(process[key].get("error").is_some(), "{key} can be looked at: {process}");
+        }
+        // Which numbers there are is no secret to the user of the same number.
+        ensure!(descriptors.values().all(|one| one["link"] == ""), "descriptors of {process}");
+        return Ok(());
+    }
+    if process["fds"].get("error").is_some() {
+        // It has ended meanwhile.
+        return Ok(());
+    }
+    for key in ["root", "cwd"] {
+        ensure_eq!(process[key]["ok"], json!(true), "whether the {key} is the container's root: {process}");
+    }
+    ensure_eq!(process["environ"]["ok"], json!(0), "bytes of the environment of {process}");
+    let program = process["exe"]["ok"].as_str().unwrap_or_default();
+    ensure!(program.contains("memfd:"), "the program of {process}");
+    for (number, descriptor) in descriptors {
+        let link = descriptor["link"].as_str().unwrap_or_default();
+        let anonymous =
+            ["socket:", "pipe:", "anon_inode:", "/memfd:"].iter().any(|kind| link.starts_with(kind));
+        let fine = anonymous || descriptor["isRoot"] == true || number.parse::<u8>()? < 3;
+        ensure!(fine, "descriptor {number} of {process}");
+    }
+    Ok(())
+}
+
 fn c11(ctx: &Ctx) -> Outcome {
-    let bundle = sleeper(ctx)?;
+    // The first process of a PID namespace ignores the signal, and a core file needs a directory that can be written to.
+    let mut bundle = sleeper(ctx)?;
+    bundle.without_namespace("pid").set("/root/readonly", json!(false));
     let cwd = ctx.path("cwd");
     fs::create_dir(&cwd)?;
     let call = bundle.create_call(ctx, &[])?.cwd(&cwd);
     call.setup(|setup| setup.core_files = true).run()?.ok()?;
     ctx.call(["kill", &bundle.id, "QUIT"]).run()?.ok()?;
-    ctx.call(["kill", &bundle.id, "KILL"]).run()?;
+    // A second signal would cut the core file off.
+    crate::harness::eventually(
+        "the end by SIGQUIT",
+        std::time::Duration::from_secs(10) * ctx.patience,
+        || {
+            let state = ctx.call(["state", &bundle.id]).run()?.ok()?.json()?;
+            Ok((state["status"] == "stopped").then_some(()))
+        },
+    )?;
     for dir in [cwd, bundle.dir.clone(), bundle.rootfs()] {
         for entry in fs::read_dir(&dir)? {
             let name = entry?.file_name().to_string_lossy().into_owned();
@@ -204,7 +319,7 @@ fn f6(ctx: &Ctx) -> Outcome {
     let container = bundle.create(ctx)?;
     let text = fs::read_to_string(format!("/proc/{}/cgroup", container.pid()?))?;
     for path in cgroups::paths(&json!({"cgroup": text.lines().collect::<Vec<_>>()}))? {
-        ensure!(path.ends_with(&format!("/{}", bundle.id)), "{path} is not the container's cgroup");
+        ensure!(crate::cgroups::is_of(&path, &bundle.id), "{path} is not the container's cgroup");
     }
     Ok(())
 }

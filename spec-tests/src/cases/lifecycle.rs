@@ -269,6 +269,12 @@ fn create_uses_the_configuration_once(ctx: &Ctx) -> Outcome {
     container.start()?.ok()?;
     container.wait_for("stopped")?;
     ensure_eq!(container.created.stdout(), "first", "output");
+    let mut bundle = ctx.bundle()?;
+    bundle.probe(["sleep"]);
+    let container = bundle.start(ctx)?;
+    bundle.push("/process/env", json!("EDITED=1")).write()?;
+    let env = container.exec_report(&[])?["env"].to_string();
+    ensure!(!env.contains("EDITED"), "exec takes its environment from the edited file: {env}");
     Ok(())
 }
 
@@ -339,7 +345,7 @@ fn kill_sends_signals(ctx: &Ctx) -> Outcome {
         container.wait_output(&format!("signal {number}"))?;
     }
     container.call("kill", &[])?.ok().during("kill without a signal")?;
-    eventually("a second SIGTERM", Duration::from_secs(5), || {
+    eventually("a second SIGTERM", Duration::from_secs(60), || {
         Ok((container.created.stdout().matches("signal 15").count() == 2).then_some(()))
     })?;
     let pid = container.pid()?;
@@ -378,11 +384,11 @@ fn kill_all_reaches_every_process(ctx: &Ctx) -> Outcome {
     bundle.probe(["orphan"]).without_namespace("pid");
     let container = bundle.start(ctx)?;
     container.wait_output("ready")?;
-    eventually("two processes", Duration::from_secs(5), || {
+    eventually("two processes", Duration::from_secs(60), || {
         Ok((cgroups::processes(&bundle.id)?.len() == 2).then_some(()))
     })?;
     ctx.call(["kill", "--all", &bundle.id, "KILL"]).run()?.ok()?;
-    eventually("an empty cgroup", Duration::from_secs(5), || {
+    eventually("an empty cgroup", Duration::from_secs(60), || {
         crate::harness::reap_dead();
         Ok(cgroups::processes(&bundle.id)?.is_empty().then_some(()))
     })
@@ -553,7 +559,7 @@ fn state_while_creating(ctx: &Ctx) -> Outcome {
         json!([{ "path": ctx.probe, "args": ["probe", "hook", log, r#"{"name":"slow","sleep":2}"#] }]),
     );
     let running = bundle.create_call(ctx, &[])?.spawn()?;
-    eventually("the hook", Duration::from_secs(5), || Ok(log.exists().then_some(())))?;
+    eventually("the hook", Duration::from_secs(60), || Ok(log.exists().then_some(())))?;
     let state = ctx.call(["state", &bundle.id]).run()?;
     if state.status == 0 {
         let status = state.json()?["status"].as_str().unwrap_or_default().to_owned();
@@ -568,7 +574,8 @@ fn state_while_creating(ctx: &Ctx) -> Outcome {
 fn create_race(ctx: &Ctx) -> Outcome {
     let bundle = sleeper(ctx)?;
     bundle.write()?;
-    let calls = (0..50).map(|_| bundle.create_call(ctx, &[])?.limit(Duration::from_secs(100)).spawn());
+    let calls =
+        (0..50).map(|_| bundle.create_call(ctx, &[])?.limit(Duration::from_secs(100) * ctx.patience).spawn());
     let calls = calls.collect::<Outcome<Vec<_>>>()?;
     let mut succeeded = 0;
     for call in calls {
@@ -588,7 +595,7 @@ fn create_race(ctx: &Ctx) -> Outcome {
 fn start_race(ctx: &Ctx) -> Outcome {
     let container = sleeper(ctx)?.create(ctx)?;
     let calls = (0..10)
-        .map(|_| ctx.call(["start", &container.id]).limit(Duration::from_secs(5)).spawn())
+        .map(|_| ctx.call(["start", &container.id]).limit(Duration::from_secs(5) * ctx.patience).spawn())
         .collect::<Outcome<Vec<_>>>()?;
     let mut succeeded = 0;
     for call in calls {

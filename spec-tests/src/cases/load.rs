@@ -11,19 +11,19 @@ use crate::{ensure, ensure_eq, leftovers};
 pub const CASES: &[Case] = &[
     Case::new(
         "load_in_a_row",
-        "issue 2, Must show 6: create, start, kill, delete again and again leak nothing",
+        "runtime.md, Delete: create, start, kill, delete again and again leak nothing",
         row,
     )
     .alone()
     .limit(900),
     Case::new(
         "load_in_parallel",
-        "issue 2, Must show 6: 64 containers at the same time all succeed",
+        "runtime.md, Operations: 64 containers at the same time all succeed",
         parallel,
     )
     .alone()
     .limit(300),
-    Case::new("load_run", "issue 2, Must show 6: run again and again leaks nothing", run).alone().limit(600),
+    Case::new("load_run", "runtime.md, Delete: run again and again leaks nothing", run).alone().limit(600),
 ];
 
 fn open_descriptors() -> Outcome<usize> {
@@ -71,7 +71,7 @@ fn parallel(ctx: &Ctx) -> Outcome {
                 "delete" => ctx.call(["delete", "--force", &bundle.id]),
                 other => ctx.call([other, &bundle.id]),
             };
-            call.limit(Duration::from_secs(120)).spawn()
+            call.limit(Duration::from_secs(120) * ctx.patience).spawn()
         });
         for call in calls.collect::<Outcome<Vec<_>>>()? {
             call.wait()?.ok()?;

@@ -6,8 +6,10 @@ use crate::failure::Outcome;
 use crate::harness::Ctx;
 
 mod apparmor;
+mod costs;
 mod descriptors;
 mod exec;
+mod exhaustion;
 mod foreground;
 mod hooks;
 mod hostile;
@@ -19,8 +21,15 @@ mod load;
 mod namespaces;
 mod policy;
 mod process;
+mod properties;
+mod races;
+mod resources;
 mod rootfs;
+mod rules;
 mod seccomp;
+mod selinux;
+mod systemd;
+mod user;
 
 /// Where a case runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,7 +58,7 @@ pub struct Case {
 
 impl Case {
     const fn new(name: &'static str, checks: &'static str, run: fn(&Ctx) -> Outcome) -> Self {
-        Self { name, checks, host: Host::Real, limit: Duration::from_secs(60), alone: false, run }
+        Self { name, checks, host: Host::Real, limit: Duration::from_secs(180), alone: false, run }
     }
 
     const fn sacrificial(mut self) -> Self {
@@ -73,9 +82,11 @@ pub fn all() -> impl Iterator<Item = &'static Case> {
     [
         lifecycle::CASES,
         process::CASES,
+        properties::CASES,
         rootfs::CASES,
         namespaces::CASES,
         limits::CASES,
+        resources::CASES,
         hooks::CASES,
         exec::CASES,
         descriptors::CASES,
@@ -83,10 +94,17 @@ pub fn all() -> impl Iterator<Item = &'static Case> {
         foreground::CASES,
         input::CASES,
         hostile::CASES,
+        races::CASES,
         apparmor::CASES,
+        costs::CASES,
+        selinux::CASES,
+        systemd::CASES,
+        user::CASES,
         joining::CASES,
         policy::CASES,
+        rules::CASES,
         load::CASES,
+        exhaustion::CASES,
     ]
     .into_iter()
     .flatten()

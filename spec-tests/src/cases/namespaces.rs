@@ -158,7 +158,7 @@ fn f8(ctx: &Ctx) -> Outcome {
     for path in paths {
         let mut bundle = ctx.bundle()?;
         bundle.without_namespace("ipc").push("/linux/namespaces", json!({"type": "ipc", "path": path}));
-        let call = bundle.run_call(ctx, &[])?.limit(std::time::Duration::from_secs(3));
+        let call = bundle.run_call(ctx, &[])?.limit(std::time::Duration::from_secs(3) * ctx.patience);
         call.run()?.exits(1).and_then(Ran::fails_in_one_line).during(format!("path {path}"))?;
     }
     Ok(())

@@ -83,9 +83,17 @@ fn none(violations: &[String], what: &str) -> Outcome {
     Ok(())
 }
 
+/// Rules about what happens in a rootfs hold where none is opened, and say nothing then.
+fn opens_its_rootfs(events: &[Event], bundle: &Bundle) -> Outcome {
+    let rootfs = bundle.rootfs().display().to_string();
+    ensure!(recorder::opening(events, &rootfs).is_some(), "no call opens {rootfs}");
+    Ok(())
+}
+
 fn t7_paths(ctx: &Ctx) -> Outcome {
     let bundle = bundle(ctx)?;
     let events = life(ctx, &bundle)?;
+    opens_its_rootfs(&events, &bundle)?;
     none(
         &recorder::paths_into_rootfs(&events, &bundle.rootfs().display().to_string()),
         "calls by a path of the host",
@@ -95,6 +103,7 @@ fn t7_paths(ctx: &Ctx) -> Outcome {
 fn t7_opens(ctx: &Ctx) -> Outcome {
     let bundle = bundle(ctx)?;
     let events = life(ctx, &bundle)?;
+    opens_its_rootfs(&events, &bundle)?;
     none(
         &recorder::opens_in_rootfs(&events, &bundle.rootfs().display().to_string()),
         "opens that are not confined",

@@ -29,6 +29,11 @@ pub const CASES: &[Case] = &[
     Case::new("e13_seccomp_values", "security.md E13: unknown actions, operators and flags are errors", e13),
     Case::new("e11_new_calls", "security.md E11: calls newer than the profile give ENOSYS", e11),
     Case::new(
+        "seccomp_denies_execve",
+        "security.md E8: a profile that denies execve, and the write that would say so, or kills: an error, and nothing is left",
+        denies_execve,
+    ),
+    Case::new(
         "seccomp_many_rules",
         "security.md E12: a profile of hundreds of names with a default of EPERM",
         many,
@@ -42,6 +47,23 @@ fn under(ctx: &Ctx, profile: Value, actions: Value) -> Outcome<Vec<Value>> {
     let mut bundle = ctx.bundle()?;
     bundle.set("/linux/seccomp", profile).actions(&actions);
     Ok(bundle.run_json(ctx)?.as_array().cloned().unwrap_or_default())
+}
+
+fn denies_execve(ctx: &Ctx) -> Outcome {
+    let denied = json!(["execve", "execveat", "write", "writev", "sendmsg", "sendto"]);
+    for no_new_privileges in [true, false] {
+        for action in ["SCMP_ACT_ERRNO", "SCMP_ACT_KILL_PROCESS"] {
+            let what = format!("{action}, noNewPrivileges {no_new_privileges}");
+            let profile =
+                json!({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"names": denied, "action": action}]});
+            let mut bundle = ctx.bundle()?;
+            bundle.probe(["true"]).set("/process/noNewPrivileges", json!(no_new_privileges));
+            bundle.set("/linux/seccomp", profile);
+            bundle.run(ctx)?.fails_in_one_line().during(what.clone())?;
+            ensure!(!ctx.root.join(&bundle.id).exists(), "{what}: a state directory was left");
+        }
+    }
+    Ok(())
 }
 
 fn call(number: i64, arguments: [&str; 3]) -> Value {

@@ -72,9 +72,14 @@ fn perform(words: &[&str]) -> nix::Result<Value> {
             MsFlags::MS_REMOUNT | MsFlags::MS_BIND,
             None::<&str>,
         )),
+        "join" => {
+            let namespace = fs::File::open(path).map_err(errno_of)?;
+            done(nix::sched::setns(namespace, nix::sched::CloneFlags::empty()))
+        }
         "umount" => done(nix::mount::umount2(path, MntFlags::MNT_DETACH)),
         "syscall" => sys::raw_syscall(signed(word(1)), [signed(word(2)), signed(word(3)), signed(word(4))])
             .map(|value| json!(value)),
+        "int80" => sys::int80(number(word(1))).map(|value| json!(value)),
         "sethostname" => done(nix::unistd::sethostname(word(1))),
         "setuid" => done(nix::unistd::setuid(number(word(1)).into())),
         "kill" => {
@@ -90,6 +95,7 @@ fn perform(words: &[&str]) -> nix::Result<Value> {
             done(sys::push_terminal_input(terminal.as_fd(), b'x'))
         }
         "fork" => fork_many(number(word(1))),
+        "hold" => hold(number(word(1))),
         "occupy" => done(sys::occupy(word(1).parse().unwrap_or(0))),
         "report" => Ok(report::report()),
         "say" => {
@@ -98,6 +104,13 @@ fn perform(words: &[&str]) -> nix::Result<Value> {
         }
         _ => Err(Errno::ENOSYS),
     }
+}
+
+/// Has that many bytes of memory until the process ends.
+fn hold(bytes: u32) -> nix::Result<Value> {
+    let block = vec![1_u8; usize::try_from(bytes).unwrap_or(0)];
+    std::mem::forget(std::hint::black_box(block));
+    Ok(Value::Null)
 }
 
 fn number(word: &str) -> u32 {

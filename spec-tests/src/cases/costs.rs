@@ -1,0 +1,111 @@
+//! What skeg's own commands cost, in counts that do not depend on the machine's speed: system calls of the runtime and of the
+//! process that becomes the container's, and peak resident memory. A bound is what it takes today on a hybrid machine, whose ten
+//! hierarchies cost the most, and a tenth more; who needs more says so here. Of the memory most is the program's own text, of
+//! which the kernel maps what is around each page that is touched (Linux 6.18: whole folios of its page cache), so that what
+//! the commands execute lies together (`make text-order`); how large the folios are depends on the machine's memory, which is worth
+//! some hundred KiB.
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use super::Case;
+use crate::failure::{During, Failure, Outcome};
+use crate::harness::{Bundle, Ctx};
+use crate::tracer::{self, Fault};
+use crate::{ensure, ensure_eq, runner};
+
+pub const CASES: &[Case] = &[
+    Case::new("cost_calls", "peers.md B 15: commands take no more system calls than they did", calls),
+    Case::new("cost_memory", "peers.md B 14: commands take no more memory than they did", memory),
+];
+
+/// One command: its name, the most system calls, the most KiB.
+type Bound = (&'static str, usize, Option<u64>);
+
+const BOUNDS: [Bound; 8] = [
+    ("create", 650, Some(2400)),
+    ("start", 115, Some(2400)),
+    // With the memory of the container's program.
+    ("exec", 420, None),
+    ("state", 92, Some(2400)),
+    ("list", 92, Some(2400)),
+    ("kill", 92, Some(2400)),
+    ("delete", 140, Some(2400)),
+    ("run", 800, None),
+];
+
+/// Calls `measure` with each command in turn, of a container in the state that the command takes.
+fn each(ctx: &Ctx, mut measure: impl FnMut(&Bound, Command) -> Outcome) -> Outcome {
+    if runner::runtime_kind(&ctx.runtime)? != "skeg" {
+        return Err(Failure::Skipped("the bounds are skeg's".to_owned()));
+    }
+    let mut bundle = ctx.bundle()?;
+    bundle.probe(["sleep"]).write()?;
+    for bound in &BOUNDS {
+        if bound.0 == "run" {
+            bundle.probe(["true"]).write()?;
+        }
+        measure(bound, command(ctx, &bundle, bound.0)?)?;
+        if bound.0 == "kill" {
+            let stopped = || ctx.call(["state", &bundle.id]).run()?.json();
+            crate::harness::eventually(
+                "the end of the container",
+                std::time::Duration::from_secs(30),
+                || Ok((stopped()?["status"] == "stopped").then_some(())),
+            )?;
+        }
+    }
+    Ok(())
+}
+
+fn command(ctx: &Ctx, bundle: &Bundle, name: &str) -> Outcome<Command> {
+    let dir = bundle.dir.display().to_string();
+    let id = &*bundle.id;
+    let words: &[&str] = match name {
+        "create" | "run" => &[name, "--bundle", &dir, id],
+        "exec" => &[name, id, "/probe", "true"],
+        "list" => &[name],
+        "kill" => &[name, id, "KILL"],
+        _ => &[name, id],
+    };
+    let mut command = Command::new(&ctx.runtime);
+    command.arg("--root").arg(&ctx.root).args(words).stdin(Stdio::null());
+    command.stdout(fs::File::create(ctx.path("output"))?).stderr(fs::File::create(ctx.path("errors"))?);
+    Ok(command)
+}
+
+fn said(ctx: &Ctx) -> String {
+    fs::read_to_string(ctx.path("errors")).unwrap_or_default()
+}
+
+fn calls(ctx: &Ctx) -> Outcome {
+    each(ctx, |&(name, most, _), command| {
+        let traced = tracer::run(command, 0, Fault::Kill).during(name)?;
+        ensure_eq!(traced.status, 0, "status of {name}: {}", said(ctx));
+        println!("{name}: {} system calls", traced.calls);
+        ensure!(traced.calls <= most, "{name}: {} system calls, {most} at the most", traced.calls);
+        Ok(())
+    })
+}
+
+/// By time(1), so that the command's memory does not begin with that of this process.
+fn memory(ctx: &Ctx) -> Outcome {
+    if !Path::new("/usr/bin/time").exists() {
+        return Err(Failure::Skipped("time is not installed".to_owned()));
+    }
+    let report = ctx.path("time");
+    each(ctx, |&(name, _, most), command| {
+        let mut timed = Command::new("/usr/bin/time");
+        timed.args(["-f", "%M", "-o"]).arg(&report).arg(command.get_program()).args(command.get_args());
+        timed.stdin(Stdio::null()).stdout(fs::File::create(ctx.path("output"))?);
+        let status = timed.stderr(fs::File::create(ctx.path("errors"))?).status().during(name)?;
+        ensure!(status.success(), "{name}: {status}: {}", said(ctx));
+        let peak: u64 = fs::read_to_string(&report)?.trim().parse().during("the report of time(1)")?;
+        println!("{name}: {peak} KiB");
+        if let Some(most) = most {
+            ensure!(peak <= most, "{name}: {peak} KiB at its peak, {most} at the most");
+        }
+        Ok(())
+    })
+}
