@@ -1,4 +1,7 @@
 //! Runs the cases: each in a process of its own with a deadline, several at a time, and prints what came of them.
+//!
+//! A case that fails is run once more at the end, with nothing beside it, and both are told: what a busy machine does to a case is
+//! told apart from what the runtime does so.
 
 use std::fs;
 use std::io::Write;
@@ -42,8 +45,10 @@ pub fn run(options: &Options) -> Outcome<bool> {
         tag: tag.clone(),
         base: base.clone(),
         report: Report::new(options.format, selected.len()),
+        failed_once: Vec::new(),
     };
     suite.run_all(&selected)?;
+    suite.run_again(selected.len())?;
     let left = leftovers::of_run(&before, &tag, options.alone, options.patience)?;
     suite.report.leftovers(&left);
     if !options.keep {
@@ -81,6 +86,8 @@ struct Suite<'o> {
     tag: String,
     base: PathBuf,
     report: Report,
+    /// The cases that have failed, and what they said: they have a second time coming.
+    failed_once: Vec<(&'static Case, String)>,
 }
 
 struct Job {
@@ -111,6 +118,16 @@ impl Suite<'_> {
         Ok(())
     }
 
+    /// What has failed, once more, one at a time; `number` is the first that no case has had.
+    fn run_again(&mut self, number: usize) -> Outcome {
+        for (number, (case, first)) in (number..).zip(std::mem::take(&mut self.failed_once)) {
+            let job = self.begin(case, number)?;
+            let (_, outcome, took) = self.wait_for(&mut vec![job])?.remove(0);
+            self.report.second(&self.kind, case, outcome, &first, took);
+        }
+        Ok(())
+    }
+
     fn limit(&self, case: &Case) -> Duration {
         case.limit * self.options.patience
     }
@@ -133,8 +150,21 @@ impl Suite<'_> {
         Ok(Job { case, child, pidfd, started: Instant::now(), tag, dir })
     }
 
-    /// Waits until at least one job has ended or is over its time.
+    /// Waits until at least one job has ended or is over its time; a failure that nobody knows of is kept for the second time.
     fn collect(&mut self, jobs: &mut Vec<Job>) -> Outcome {
+        for (case, outcome, took) in self.wait_for(jobs)? {
+            match outcome {
+                Err(Failure::Failed(text)) if deviations::reason(&self.kind, case.name).is_none() => {
+                    self.failed_once.push((case, text));
+                }
+                outcome => self.report.case(&self.kind, case, outcome, took),
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits until at least one job has ended or is over its time: what came of those, and how long they took.
+    fn wait_for(&self, jobs: &mut Vec<Job>) -> Outcome<Vec<(&'static Case, Outcome, Duration)>> {
         let now = Instant::now();
         let next =
             jobs.iter().map(|job| (job.started + self.limit(job.case)).saturating_duration_since(now)).min();
@@ -143,7 +173,7 @@ impl Suite<'_> {
             jobs.iter().map(|job| PollFd::new(job.pidfd.as_fd(), PollFlags::POLLIN)).collect();
         poll(&mut waits, timeout.unwrap_or(PollTimeout::MAX))?;
         let ended: Vec<bool> = waits.iter().map(|wait| wait.any().unwrap_or(false)).collect();
-        let mut kept = Vec::new();
+        let (mut kept, mut done) = (Vec::new(), Vec::new());
         for (mut job, ended) in jobs.drain(..).zip(ended) {
             let late = job.started.elapsed() >= self.limit(job.case);
             if !ended && !late {
@@ -163,10 +193,10 @@ impl Suite<'_> {
             if !(self.options.keep && outcome.is_err()) {
                 leftovers::remove_tree(&job.dir);
             }
-            self.report.case(&self.kind, job.case, outcome, job.started.elapsed());
+            done.push((job.case, outcome, job.started.elapsed()));
         }
         *jobs = kept;
-        Ok(())
+        Ok(done)
     }
 }
 
@@ -230,6 +260,8 @@ struct Report {
     failed: usize,
     skipped: usize,
     number: usize,
+    /// Of those that passed, how many did so the second time.
+    second: usize,
     elements: Vec<String>,
     /// The names of what failed, which the end repeats: of a long output some keep only that.
     failures: Vec<&'static str>,
@@ -246,9 +278,28 @@ impl Report {
             failed: 0,
             skipped: 0,
             number: 0,
+            second: 0,
             elements: Vec::new(),
             failures: Vec::new(),
         }
+    }
+
+    /// What came of a case that had failed with `first`.
+    fn second(&mut self, kind: &str, case: &'static Case, outcome: Outcome, first: &str, took: Duration) {
+        let told = match &outcome {
+            Ok(()) => {
+                self.second += 1;
+                "it went well the second time"
+            }
+            Err(_) => "it was run once more",
+        };
+        let line = format!("# {}: {told}; the first time: {first}", case.name);
+        if self.format == Format::Junit {
+            eprintln!("{line}")
+        } else {
+            println!("{line}")
+        }
+        self.case(kind, case, outcome, took);
     }
 
     fn case(&mut self, kind: &str, case: &'static Case, outcome: Outcome, took: Duration) {
@@ -311,7 +362,10 @@ impl Report {
                 self.elements.join("\n")
             );
         }
-        let line = format!("{} passed, {} failed, {} skipped", self.passed, self.failed, self.skipped);
+        let second =
+            if self.second == 0 { String::new() } else { format!(", {} the second time", self.second) };
+        let line =
+            format!("{} passed{second}, {} failed, {} skipped", self.passed, self.failed, self.skipped);
         if self.format == Format::Text && !self.failures.is_empty() {
             println!("failed: {}", self.failures.join(", "));
         }
