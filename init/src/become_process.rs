@@ -97,6 +97,9 @@ fn prepare<'a>(
     // A new program is dumpable: those who share its PID namespace could look into it (row C4).
     sys::control(libc::PR_SET_DUMPABLE, 0, 0).context(|| "stop being dumpable")?;
     sys::set_name(NAME);
+    // Before it waits at the gate: what the caller ignores or blocks (a shell does so with SIGQUIT for what runs in the background) is
+    // not to keep a created container from the signals that it is sent.
+    sys::reset_signals().context(|| "reset the signals")?;
     // Some of them had to come through execve; before the filter, which may be a profile that is older than close_range(2).
     sys::mark_cloexec_from(first_own(instructions)).context(|| "close the runtime's descriptors")?;
     // execve puts a label on, and a fork hands on which (apparmor_task_alloc, selinux_cred_prepare): so the procfs, which is the
@@ -159,7 +162,7 @@ pub fn die_with_parent() -> Result<()> {
     sys::control(libc::PR_SET_PDEATHSIG, libc::SIGKILL, 0).map(drop).context(|| "set the parent-death signal")
 }
 
-/// startContainer hooks, then descriptors, signals, limits, the announcement, the filter that nothing but execve has to
+/// startContainer hooks, then descriptors, limits, the announcement, the filter that nothing but execve has to
 /// pass, and the program. Returns only to say what failed.
 fn execute(instructions: &Instructions<'_>, program: &Program<'_>, to: Channel) -> Error {
     let mut late_filter = late_filter(instructions);
@@ -174,7 +177,6 @@ fn execute(instructions: &Instructions<'_>, program: &Program<'_>, to: Channel) 
             Err(_) if instructions.filter.is_some() && late_filter.is_none() => {}
             result => result.context(|| "close descriptors")?,
         }
-        sys::reset_signals().context(|| "reset the signals")?;
         security::set_limits(instructions)
     };
     if let Err(error) = prepare() {

@@ -31,7 +31,7 @@ pub fn run(hooks: &[Hook<'_>], state: [&[u8]; 2]) -> Result<()> {
     if hooks.is_empty() {
         return Ok(());
     }
-    sys::ignore_broken_pipes();
+    sys::set_broken_pipes_ignored(true);
     let state = [state[0], format!("{}", sys::pid()).as_bytes(), state[1]].concat();
     for (index, hook) in hooks.iter().enumerate() {
         run_one(hook, &state).map_err(|mut error| {
@@ -41,6 +41,7 @@ pub fn run(hooks: &[Hook<'_>], state: [&[u8]; 2]) -> Result<()> {
             error
         })?;
     }
+    sys::set_broken_pipes_ignored(false);
     Ok(())
 }
 

@@ -439,9 +439,9 @@ pub fn reset_signals() -> Result<()> {
     unsafe { syscall(libc::SYS_rt_sigprocmask, arguments) }.map(drop)
 }
 
-/// Ignores SIGPIPE: a write to a pipe whose reader is gone is an errno.
-pub fn ignore_broken_pipes() {
-    set_action(libc::SIGPIPE, libc::SIG_IGN);
+/// Whether SIGPIPE is ignored, so that a write to a pipe whose reader is gone is an errno, or at its default action.
+pub fn set_broken_pipes_ignored(ignored: bool) {
+    set_action(libc::SIGPIPE, if ignored { libc::SIG_IGN } else { libc::SIG_DFL });
 }
 
 fn set_action(signal: c_int, handler: usize) {

@@ -115,6 +115,11 @@ pub const CASES: &[Case] = &[
         "security.md E17: no signal is blocked or ignored, whatever the caller's were",
         e17_signals,
     ),
+    Case::new(
+        "e17_created_signals",
+        "security.md E17: a created container hears the signals that it is sent, whatever the caller blocked or ignored",
+        e17_created_signals,
+    ),
     Case::new("e9_securebits", "security.md E9: securebits are cleared", securebits),
     Case::new(
         "e18_personality",
@@ -449,6 +454,19 @@ fn oom_score_adj_unset(ctx: &Ctx) -> Outcome {
     let own = fs::read_to_string("/proc/self/oom_score_adj")?;
     ensure_eq!(ctx.bundle()?.run_json(ctx)?["oomScoreAdj"], json!(own.trim()), "oom_score_adj");
     Ok(())
+}
+
+fn e17_created_signals(ctx: &Ctx) -> Outcome {
+    let mut bundle = ctx.bundle()?;
+    // The first process of a PID namespace ignores them by itself (pid_namespaces(7)).
+    bundle.probe(["sleep"]).without_namespace("pid");
+    bundle.create_call(ctx, &[])?.setup(|setup| setup.deaf = true).run()?.ok()?;
+    ctx.call(["kill", &bundle.id, "QUIT"]).run()?.ok()?;
+    let limit = std::time::Duration::from_secs(10) * ctx.patience;
+    crate::harness::eventually("the end by SIGQUIT", limit, || {
+        let state = ctx.call(["state", &bundle.id]).run()?.ok()?.json()?;
+        Ok((state["status"] == "stopped").then_some(()))
+    })
 }
 
 fn e17_signals(ctx: &Ctx) -> Outcome {
