@@ -17,9 +17,10 @@ use oci_spec::runtime::{Capabilities, LinuxCapabilities, LinuxCapabilitiesBuilde
 use crate::bundle;
 use crate::cgroup::{Cgroup, CgroupEntry, SubCgroups};
 use crate::cli::ExecOptions;
-use crate::console::{self, Foreground};
+use crate::console;
 use crate::create::{Global, send_pidfd};
 use crate::error::{Context as _, Error, Result};
+use crate::foreground::Foreground;
 use crate::init::die_with_parent;
 use crate::log::Log;
 use crate::namespaces::{MOUNT, PID, USER};

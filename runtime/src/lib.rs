@@ -11,6 +11,7 @@ pub mod error;
 pub mod events;
 pub mod exec;
 pub mod features;
+pub mod foreground;
 pub mod gate;
 pub mod hooks;
 pub mod init;

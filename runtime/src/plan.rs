@@ -10,7 +10,7 @@ use oci_spec::runtime::Spec;
 use crate::cgroup::CgroupPlan;
 use crate::error::{Error, Result};
 use crate::namespaces::{CGROUP, IPC, MOUNT, NETWORK, NamespacePlan, PID, TIME, USER, UTS};
-use crate::rootfs::{self, RootfsPlan};
+use crate::rootfs::plan::{self as rootfs, RootfsPlan};
 use crate::security::seccomp::{self, Filter};
 use crate::sysctl::{self, Sysctl};
 use crate::timens;

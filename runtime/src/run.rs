@@ -4,10 +4,11 @@ use nix::sys::prctl;
 
 use crate::cgroup::Cgroup;
 use crate::cli::RunOptions;
-use crate::console::{self, Foreground};
+use crate::console;
 use crate::create::{self, Created, Global, Terminal};
 use crate::delete;
 use crate::error::{Context as _, Result};
+use crate::foreground::Foreground;
 use crate::log::Log;
 use crate::notify_socket::Forwarder;
 use crate::start::{forward_until_ready, open_notify_socket, run_poststart_hooks};

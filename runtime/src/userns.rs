@@ -14,7 +14,7 @@ use oci_spec::runtime::{LinuxIdMapping, Spec};
 
 use crate::error::{Context as _, Error, Result};
 use crate::namespaces::USER;
-use crate::rootfs::IdMapping;
+use crate::rootfs::plan::IdMapping;
 use crate::sys::clone::{Cloned, clone_process};
 use crate::sys::fd::read_to_end;
 use crate::sys::posix_spawn::{Program, spawn};

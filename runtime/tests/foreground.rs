@@ -25,7 +25,8 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::stat::Mode;
 use nix::sys::termios::{LocalFlags, tcgetattr};
 use nix::unistd::{Pid, Uid, setsid};
-use skeg::console::{Foreground, Pty, open_pty, receive_master, send_master, socket_pair, use_terminal};
+use skeg::console::{Pty, open_pty, receive_master, send_master, socket_pair, use_terminal};
+use skeg::foreground::Foreground;
 use skeg::sys::clone::{Cloned, clone_process, exit_now};
 use skeg::sys::{path, tty};
 

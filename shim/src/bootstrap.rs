@@ -19,7 +19,7 @@ use skeg_proto::types::Any;
 use skeg_proto::{Message as _, MessageField};
 
 use crate::args::Args;
-use crate::container::Config;
+use crate::config::Config;
 use crate::error::{Context as _, Error, Result};
 use crate::options::Options;
 use crate::path;

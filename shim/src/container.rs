@@ -1,5 +1,7 @@
 //! A container: how it is made, what is done to it, how its end is told.
 
+mod exec;
+
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::os::fd::{AsFd as _, OwnedFd};
@@ -7,13 +9,12 @@ use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use nix::errno::Errno;
-use serde::Deserialize;
-use skeg_proto::task::{CreateTaskRequest, ExecProcessRequest};
+use skeg_proto::task::CreateTaskRequest;
 use skeg_proto::types::{Any, Mount, ProcessInfo};
 use skeg_proto::{Message as _, MessageField, events as event};
 use tokio::sync::Mutex;
 
+use crate::config::Config;
 use crate::error::{Code, Context as _, Error, Result};
 use crate::log;
 use crate::oom::OomWatch;
@@ -24,72 +25,13 @@ use crate::process::{Process, State};
 use crate::reap::{self, Exit, PidFd};
 use crate::record::{self, Init};
 use crate::rootfs;
-use crate::runtime::{Inputs, Runtime, anonymous_file, descriptor_path};
+use crate::runtime::{Inputs, Runtime, anonymous_file};
 use crate::service::Shim;
 use crate::stats::Cgroup;
 use crate::stdio::{self, Owner, Paths, Prepared};
 
-/// The longest config.json.
-const CONFIG_LIMIT: usize = 16 << 20;
 /// How long the processes that an init process leaves behind may take to be killed.
 const KILL_ALL_LIMIT: Duration = Duration::from_secs(2);
-
-/// What the shim itself needs of config.json.
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-pub struct Config {
-    /// Annotations, for grouping.
-    pub annotations: HashMap<String, String>,
-    linux: Linux,
-    process: Labels,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-struct Linux {
-    namespaces: Vec<Namespace>,
-}
-
-#[derive(Debug, Deserialize)]
-struct Namespace {
-    #[serde(rename = "type")]
-    kind: String,
-    #[serde(default)]
-    path: String,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(default, rename_all = "camelCase")]
-struct Labels {
-    selinux_label: String,
-    apparmor_profile: String,
-}
-
-impl Config {
-    /// Reads the config.json of a bundle, if it has one.
-    ///
-    /// # Errors
-    /// What reading or decoding failed with.
-    pub fn load(bundle: &OwnedFd) -> Result<Option<Self>> {
-        let json = match path::read_in(bundle, "config.json", CONFIG_LIMIT) {
-            Err(Errno::ENOENT) => return Ok(None),
-            json => json.context(|| "read config.json")?,
-        };
-        let config = serde_json::from_slice(&json);
-        config.map(Some).map_err(|error| Error::invalid(format!("config.json: {error}")))
-    }
-
-    /// Whether the end of the init process ends all others: it has a PID namespace of its own.
-    fn has_own_pid_namespace(&self) -> bool {
-        self.linux.namespaces.iter().any(|namespace| namespace.kind == "pid" && namespace.path.is_empty())
-    }
-
-    /// Whether a security module looks at the files that the container writes to.
-    fn has_label(&self) -> bool {
-        let profile = self.process.apparmor_profile.as_str();
-        !self.process.selinux_label.is_empty() || !(profile.is_empty() || profile == "unconfined")
-    }
-}
 
 /// A container that the runtime has made.
 pub struct Container {
@@ -360,104 +302,6 @@ impl Container {
         Ok(pid)
     }
 
-    async fn start_exec(self: &Rc<Self>, process: &Rc<Process>, deadline: Option<Instant>) -> Result<u32> {
-        let _starting = process.starting.lock().await;
-        if process.state() != State::Added {
-            return Err(wrong_state("start", process.state()));
-        }
-        if self.init.state() == State::Paused {
-            return Err(Error::new(Code::FailedPrecondition, "cannot exec in a paused container"));
-        }
-        let spec = anonymous_file("process.json", &process.spec.borrow())?;
-        let prepared = stdio::open(&process.paths, &self.owner(false)).await?;
-        let pid_file = format!("{}.exec.pid", process.exec_id);
-        let pid_path = path::child(&self.bundle, &pid_file);
-        let spec_path = descriptor_path(&spec);
-        let mut command: Vec<&std::ffi::OsStr> = vec!["exec".as_ref(), "--process".as_ref()];
-        command.extend([
-            spec_path.as_ref(),
-            "--detach".as_ref(),
-            "--pid-file".as_ref(),
-            pid_path.as_os_str(),
-        ]);
-        if let Some(socket) = prepared.console_socket() {
-            command.extend(["--console-socket".as_ref(), socket.as_os_str()]);
-        }
-        let command: Vec<_> = command.into_iter().map(std::ffi::OsStr::to_owned).collect();
-        let newborn = self.give_birth(command, prepared, &pid_file, deadline).await;
-        let _ = path::remove_in(&self.bundle_dir, &pid_file);
-        let newborn = match newborn {
-            Ok(newborn) => newborn,
-            Err(error) => {
-                // containerd deletes it now; until then it has ended without ever having run.
-                process.end(Exit::now(255));
-                return Err(error.context("OCI runtime exec failed"));
-            }
-        };
-        process.spec.take();
-        process.made(newborn.pid, Rc::clone(&newborn.pidfd), newborn.streams, State::Running);
-        let pid = process.pid();
-        let started = event::TaskExecStarted {
-            container_id: self.id.clone(),
-            exec_id: process.exec_id.clone(),
-            pid,
-            ..Default::default()
-        };
-        self.publish("/tasks/exec-started", "TaskExecStarted", &started);
-        self.watch(process, newborn.pid, newborn.pidfd);
-        Ok(pid)
-    }
-
-    /// Adds an exec.
-    ///
-    /// # Errors
-    /// `AlreadyExists`; `InvalidArgument` for a specification that is no JSON object.
-    pub fn add_exec(&self, request: ExecProcessRequest) -> Result<()> {
-        if let State::Ended(_) = self.init.state() {
-            return Err(Error::new(Code::FailedPrecondition, "cannot exec in a stopped container"));
-        }
-        if self.execs.borrow().contains_key(&request.exec_id) {
-            return Err(Error::new(Code::AlreadyExists, format!("process {} exists", request.exec_id)));
-        }
-        let spec = request.spec.unwrap_or_default().value;
-        let spec: serde_json::Result<serde_json::Map<String, serde_json::Value>> =
-            serde_json::from_slice(&spec);
-        let mut spec = spec.map_err(|error| Error::invalid(format!("process specification: {error}")))?;
-        spec.insert("terminal".to_owned(), request.terminal.into());
-        let spec = serde_json::to_vec(&spec).map_err(|error| Error::other(format!("encode: {error}")))?;
-        let paths = Paths {
-            stdin: request.stdin,
-            stdout: request.stdout,
-            stderr: request.stderr,
-            terminal: request.terminal,
-        };
-        let process = Rc::new(Process::new(&request.exec_id, paths, spec));
-        let added = event::TaskExecAdded {
-            container_id: self.id.clone(),
-            exec_id: request.exec_id.clone(),
-            ..Default::default()
-        };
-        self.execs.borrow_mut().insert(request.exec_id, process);
-        self.publish("/tasks/exec-added", "TaskExecAdded", &added);
-        Ok(())
-    }
-
-    /// Deletes an exec that does not run; returns its pid and end.
-    ///
-    /// # Errors
-    /// `FailedPrecondition` while it runs.
-    pub async fn delete_exec(&self, exec_id: &str) -> Result<(u32, Exit)> {
-        let process = self.process(exec_id)?;
-        let exit = match process.state() {
-            State::Ended(exit) => exit,
-            State::Added => Exit { status: 0, seconds: 0, nanos: 0 },
-            state => return Err(wrong_state("delete", state)),
-        };
-        process.deliver().await;
-        self.execs.borrow_mut().remove(exec_id);
-        Ok((process.pid(), exit))
-    }
-
     /// Deletes the container, which must not run; returns the init process's pid and end.
     ///
     /// # Errors
@@ -641,22 +485,4 @@ fn wrong_state(verb: &str, state: State) -> Error {
         State::Ended(_) => "stopped",
     };
     Error::new(Code::FailedPrecondition, format!("cannot {verb} a {state} process"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_the_shim_takes_from_a_config() {
-        let config = |json: &str| serde_json::from_str::<Config>(json).unwrap();
-        let own = config(r#"{"linux":{"namespaces":[{"type":"pid"}]},"process":{"args":["sh"]}}"#);
-        assert!(own.has_own_pid_namespace() && !own.has_label());
-        let pod = config(r#"{"linux":{"namespaces":[{"type":"pid","path":"/proc/1/ns/pid"}]}}"#);
-        assert!(!pod.has_own_pid_namespace());
-        assert!(!config("{}").has_own_pid_namespace());
-        assert!(config(r#"{"process":{"selinuxLabel":"a:b:c:s0"}}"#).has_label());
-        assert!(config(r#"{"process":{"apparmorProfile":"docker-default"}}"#).has_label());
-        assert!(!config(r#"{"process":{"apparmorProfile":"unconfined"}}"#).has_label());
-    }
 }

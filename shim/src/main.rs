@@ -1,10 +1,10 @@
 //! The containerd shim of skeg: one process for a container or a pod, between containerd and an OCI runtime.
 //!
-//! Read in this order: `bootstrap` (how it comes up), `service` (what it is asked), `container` and `process` (what it
-//! keeps), `runtime` (how it calls the runtime), `stdio`, `reap`, `events`.
+//! Read in the order of ARCHITECTURE.md, "The shim".
 
 mod args;
 mod bootstrap;
+mod config;
 mod container;
 mod error;
 mod events;

@@ -14,7 +14,8 @@ use skeg_proto::task::CreateTaskRequest;
 use skeg_proto::types::{Any, Metric, Platform};
 use skeg_proto::{Message as _, MessageField, sandbox as api};
 
-use crate::container::{Config, Container, Recipe};
+use crate::config::Config;
+use crate::container::{Container, Recipe};
 use crate::error::{Code, Context as _, Error, Result};
 use crate::path;
 use crate::pod_files;

@@ -9,24 +9,25 @@
 //! host file could truncate it or change its mode), under an LSM label (policies tell the shim's pipes from files of the
 //! host), and for exec, whose output must end soon after the process even if something that it started keeps it open.
 
+mod console;
+mod copy;
+
 use std::cell::{Cell, RefCell};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::net::UnixListener;
-use std::path::{Path, PathBuf};
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::path::Path;
 use std::rc::Rc;
 use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::poll::PollFlags;
 use nix::unistd::{Gid, Uid};
-use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
+use self::console::ConsoleSocket;
+use self::copy::{Copy, Phase, Sink, polled};
 use crate::error::{Context as _, Error, Result};
-use crate::log;
 use crate::path;
 use crate::reap::Reaper;
 use crate::stream_uri::{Scheme, fifo_path, scheme};
@@ -41,11 +42,6 @@ const DRAIN_LIMIT: Duration = Duration::from_secs(10);
 /// Bytes a splice(2), and the capacity that output pipes and FIFOs are given: with the usual 64 KiB a writer and a reader stop
 /// and wake each other four times as often. Pages are taken as they are filled.
 const CHUNK: usize = 256 * 1024;
-/// Bytes a copy to a file.
-const FILE_CHUNK: usize = 32 * 1024;
-/// Splices before other tasks get their turn.
-const TURN: usize = 4;
-
 /// The streams of a process as the task API names them; empty means none.
 #[derive(Debug, Clone, Default)]
 pub struct Paths {
@@ -87,30 +83,6 @@ enum Target {
     File(OwnedFd),
     /// The write end of a logging binary's pipe.
     Logger(OwnedFd),
-}
-
-/// How far the end of a process has come.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Phase {
-    /// Copy as it comes.
-    Open,
-    /// Copy what is there, then stop.
-    Drain,
-    /// Stop.
-    Abort,
-}
-
-/// A copy that waits for its process to be made.
-struct Copy {
-    from: OwnedFd,
-    to: Sink,
-}
-
-enum Sink {
-    /// A pipe, a FIFO, or a terminal that a pipe is copied to.
-    Splice(OwnedFd),
-    /// A regular file, or `/dev/null`.
-    File(OwnedFd),
 }
 
 /// Streams that are opened, before their process is made.
@@ -449,252 +421,4 @@ async fn finish(phase: &watch::Sender<Phase>, running: &Cell<usize>) {
     // Copies that end by themselves drop their receivers, which ends the wait at once.
     let _ = timeout(DRAIN_LIMIT, phase.closed()).await;
     phase.send_replace(Phase::Abort);
-}
-
-impl Copy {
-    fn start(self, phase: &watch::Sender<Phase>, running: &Rc<Cell<usize>>) -> Result<()> {
-        let from = sys::watch(self.from, Interest::READABLE).context(|| "watch a stream")?;
-        let to = match self.to {
-            Sink::File(file) => Destination::File(file),
-            Sink::Splice(fd) => {
-                Destination::Splice(sys::watch(fd, Interest::WRITABLE).context(|| "watch a stream")?)
-            }
-        };
-        let phase = phase.subscribe();
-        let counted = Running::new(running);
-        tokio::task::spawn_local(async move {
-            let result = copy(&from, &to, phase).await;
-            drop((from, to, counted));
-            if let Err(errno) = result {
-                log::warn(format_args!("copy of a stream: {errno}"));
-            }
-        });
-        Ok(())
-    }
-}
-
-struct Running(Rc<Cell<usize>>);
-
-impl Running {
-    fn new(count: &Rc<Cell<usize>>) -> Self {
-        count.set(count.get() + 1);
-        Self(Rc::clone(count))
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        self.0.set(self.0.get() - 1);
-    }
-}
-
-enum Destination {
-    Splice(AsyncFd<OwnedFd>),
-    File(OwnedFd),
-}
-
-/// Copies until the source ends, the destination goes away, or `phase` says so.
-async fn copy(
-    from: &AsyncFd<OwnedFd>,
-    to: &Destination,
-    mut phase: watch::Receiver<Phase>,
-) -> nix::Result<()> {
-    let mut turns = 0;
-    loop {
-        let moved = match to {
-            Destination::Splice(to) => sys::splice(from.get_ref(), to.get_ref(), CHUNK),
-            Destination::File(file) => move_to_file(from.get_ref(), file),
-        };
-        match moved {
-            // Zero is also what a FIFO says before its first writer.
-            Ok(0) if !is_hung_up(from.get_ref()) => {}
-            // EIO is how a terminal says that its last slave is closed.
-            Ok(0) | Err(Errno::EIO | Errno::EPIPE) => return Ok(()),
-            Ok(_) => {
-                turns += 1;
-                if turns % TURN == 0 {
-                    tokio::task::yield_now().await;
-                }
-                continue;
-            }
-            Err(Errno::EAGAIN) => {}
-            Err(Errno::EINTR) => continue,
-            Err(errno) => return Err(errno),
-        }
-        let now = *phase.borrow_and_update();
-        if now == Phase::Abort {
-            return Ok(());
-        }
-        // Which end is it? The event loop tells changes only: to forget that an end is ready while it still is would be
-        // to wait for ever.
-        let empty = !has_input(from.get_ref());
-        if empty && now == Phase::Drain {
-            return Ok(());
-        }
-        let full = match to {
-            Destination::Splice(to) if !empty => {
-                (!polled(to.get_ref(), PollFlags::POLLOUT).contains(PollFlags::POLLOUT)).then_some(to)
-            }
-            _ => None,
-        };
-        let waited = async {
-            match full {
-                Some(to) => to.writable().await.map(|mut ready| ready.clear_ready()),
-                None if empty => from.readable().await.map(|mut ready| ready.clear_ready()),
-                // One of them has become ready meanwhile.
-                None => {
-                    tokio::task::yield_now().await;
-                    Ok(())
-                }
-            }
-        };
-        tokio::select! {
-            ready = waited => ready.map_err(|_| Errno::EIO)?,
-            changed = phase.changed() => if changed.is_err() {
-                return Ok(());
-            },
-        }
-    }
-}
-
-/// Reads what is there, at most one buffer, and writes all of it to a file.
-fn move_to_file(from: &OwnedFd, to: &OwnedFd) -> nix::Result<usize> {
-    let mut buffer = [0; FILE_CHUNK];
-    // The source may be a blocking pipe.
-    if !has_input(from) {
-        return if is_hung_up(from) { Ok(0) } else { Err(Errno::EAGAIN) };
-    }
-    let read = nix::unistd::read(from, &mut buffer)?;
-    let mut rest = &buffer[..read];
-    while !rest.is_empty() {
-        match nix::unistd::write(to, rest) {
-            Ok(written) => rest = &rest[written..],
-            Err(Errno::EINTR) => {}
-            Err(errno) => return Err(errno),
-        }
-    }
-    Ok(read)
-}
-
-/// What poll(2) says of `wanted`, and of errors and hang-ups, at once.
-fn polled(fd: &OwnedFd, wanted: PollFlags) -> PollFlags {
-    let mut polled = [PollFd::new(fd.as_fd(), wanted)];
-    match poll(&mut polled, PollTimeout::ZERO) {
-        Ok(_) => polled[0].revents().unwrap_or(PollFlags::empty()),
-        Err(_) => PollFlags::empty(),
-    }
-}
-
-fn has_input(fd: &OwnedFd) -> bool {
-    polled(fd, PollFlags::POLLIN).contains(PollFlags::POLLIN)
-}
-
-fn is_hung_up(fd: &OwnedFd) -> bool {
-    polled(fd, PollFlags::POLLIN).intersects(PollFlags::POLLHUP | PollFlags::POLLERR)
-}
-
-/// A listening socket for one console, removed with the value.
-struct ConsoleSocket {
-    listener: UnixListener,
-    path: PathBuf,
-}
-
-impl ConsoleSocket {
-    fn new(dir: &Path) -> Result<Self> {
-        thread_local! {
-            static COUNT: Cell<u64> = const { Cell::new(0) };
-        }
-        let count = COUNT.with(|count| {
-            count.set(count.get() + 1);
-            count.get()
-        });
-        // In a directory that only we may search, so that nobody else connects (security.md I1).
-        let path = path::child(dir, &format!("console-{}-{count}", std::process::id()));
-        let listener = UnixListener::bind(&path).context(|| format!("bind {}", path.display()))?;
-        listener.set_nonblocking(true).context(|| "console socket")?;
-        Ok(Self { listener, path })
-    }
-
-    /// The master that the runtime has sent before it returned.
-    fn receive(&self) -> Result<OwnedFd> {
-        let (socket, _) = self.listener.accept().context(|| "the runtime has sent no console")?;
-        sys::receive_fd(&socket).context(|| "the runtime has sent no console")
-    }
-}
-
-impl Drop for ConsoleSocket {
-    fn drop(&mut self) {
-        let _ = nix::unistd::unlink(&self.path);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// security.md I8: bytes equal through pipes whose two ends stop and go at their own pace. (An end that was forgotten
-    /// while it was ready made a copy hang after some hundred megabytes.)
-    #[test]
-    fn i8_a_copy_of_256_mib_loses_nothing_and_never_hangs() {
-        const TOTAL: usize = 256 << 20;
-        let (source_read, source_write) = pipe().unwrap();
-        let (sink_read, sink_write) = pipe().unwrap();
-        let writer = start_thread(move || {
-            let mut sent = 0_usize;
-            while sent < TOTAL {
-                // Odd sizes, so that pages are partly filled.
-                let chunk = vec![u8::try_from(sent % 251).unwrap(); (sent % 7919 + 1).min(TOTAL - sent)];
-                let mut rest = &chunk[..];
-                while !rest.is_empty() {
-                    rest = &rest[nix::unistd::write(&source_write, rest).unwrap()..];
-                }
-                sent += chunk.len();
-            }
-        });
-        let reader = start_thread(move || {
-            let (mut got, mut buffer) = (0_usize, vec![0; 5000]);
-            loop {
-                match nix::unistd::read(&sink_read, &mut buffer).unwrap() {
-                    0 => return assert_eq!(got, TOTAL),
-                    read => got += read,
-                }
-            }
-        });
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let local = tokio::task::LocalSet::new();
-        local.block_on(&runtime, async {
-            let from = sys::watch(source_read, Interest::READABLE).unwrap();
-            let to = Destination::Splice(sys::watch(sink_write, Interest::WRITABLE).unwrap());
-            let (_phase, receiver) = watch::channel(Phase::Open);
-            timeout(Duration::from_secs(60), copy(&from, &to, receiver))
-                .await
-                .expect("the copy hangs")
-                .unwrap();
-        });
-        writer.join().unwrap();
-        reader.join().unwrap();
-    }
-
-    #[allow(clippy::disallowed_methods, reason = "a test's own threads")]
-    fn start_thread(work: impl FnOnce() + Send + 'static) -> std::thread::JoinHandle<()> {
-        std::thread::spawn(work)
-    }
-
-    /// security.md I8: what a child keeps open is cut off after the drain; what was written before arrives.
-    #[test]
-    fn i8_a_drain_ends_although_the_source_stays_open() {
-        let (source_read, source_write) = pipe().unwrap();
-        let (sink_read, sink_write) = pipe().unwrap();
-        nix::unistd::write(&source_write, b"last words").unwrap();
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        tokio::task::LocalSet::new().block_on(&runtime, async {
-            let from = sys::watch(source_read, Interest::READABLE).unwrap();
-            let to = Destination::Splice(sys::watch(sink_write, Interest::WRITABLE).unwrap());
-            let (_phase, receiver) = watch::channel(Phase::Drain);
-            timeout(Duration::from_secs(5), copy(&from, &to, receiver)).await.expect("no end").unwrap();
-        });
-        let mut buffer = [0; 64];
-        assert_eq!(nix::unistd::read(&sink_read, &mut buffer).unwrap(), 10);
-        drop(source_write);
-    }
 }

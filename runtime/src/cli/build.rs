@@ -5,10 +5,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::flags::Matches;
-use super::{
-    Command, CreateOptions, ExecOptions, ListFormat, PsFormat, RunOptions, UpdateOptions, User,
-    parse_id_number, parse_signal,
-};
+use super::values::{parse_id_number, parse_signal};
+use super::{Command, CreateOptions, ExecOptions, ListFormat, PsFormat, RunOptions, UpdateOptions, User};
 use crate::error::{Error, Result};
 use crate::state::ContainerId;
 

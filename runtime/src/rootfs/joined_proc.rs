@@ -19,8 +19,8 @@ use crate::sys::pid;
 use crate::sys::seal::SealedProgram;
 
 use super::mounts::configure;
+use super::plan::{self, Kind, PlannedMount, RootfsPlan};
 use super::sources::{MountSources, Source};
-use super::{Kind, PlannedMount, RootfsPlan};
 
 /// Makes every procfs of the plan and adds it to `sources`. `namespaces` are those that the container joins.
 ///
@@ -28,7 +28,7 @@ use super::{Kind, PlannedMount, RootfsPlan};
 /// Which mount could not be made, and why.
 pub fn open(plan: &RootfsPlan, sources: &mut MountSources, namespaces: &[OpenNamespace]) -> Result<()> {
     for (mount, source) in plan.mounts.iter().zip(&mut sources.mounts) {
-        if !super::is_file_system(&mount.kind, "proc") {
+        if !plan::is_file_system(&mount.kind, "proc") {
             continue;
         }
         let is_root = nix::unistd::geteuid().is_root();

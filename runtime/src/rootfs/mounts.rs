@@ -27,8 +27,9 @@ use crate::sys::path::{
 use crate::sys::procfs;
 
 use super::options::{Options, Scope};
+use super::plan::{CgroupV1, CgroupsFrom, Kind, MountNamespace, PlannedMount, RootfsPlan};
 use super::sources::{MountSources, Source};
-use super::{Below, CgroupV1, CgroupsFrom, Kind, MountNamespace, PlannedMount, Rootfs, RootfsPlan, copyup};
+use super::{Below, Rootfs, copyup};
 
 /// Directories that are made for mount points.
 const DIRECTORY_MODE: Mode = Mode::from_bits_truncate(0o755);

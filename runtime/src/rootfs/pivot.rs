@@ -18,7 +18,8 @@ use crate::sys::procfs::Procfs;
 use super::mask::empty_directory;
 use super::mounts::set_read_only;
 use super::options::Scope;
-use super::{Below, MountNamespace, Rootfs};
+use super::plan::MountNamespace;
+use super::{Below, Rootfs};
 
 impl Rootfs<'_> {
     /// Step 5: `/` and the working directory become the container's root.

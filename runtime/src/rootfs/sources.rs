@@ -17,7 +17,7 @@ use crate::sys::procfs;
 
 use super::devices::Device;
 use super::options::{Attributes, Scope};
-use super::{CgroupsFrom, IdMapping, Kind, MountNamespace, PlannedMount, RootfsPlan};
+use super::plan::{CgroupsFrom, IdMapping, Kind, MountNamespace, PlannedMount, RootfsPlan};
 
 /// What the parent opened for the child.
 #[derive(Debug)]

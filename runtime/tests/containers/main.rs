@@ -14,4 +14,5 @@ mod properties;
 mod rootless;
 mod seccomp_notify;
 mod support;
+mod sys;
 mod user_namespaces;
