@@ -1,4 +1,5 @@
-//! `skeg create`: the story of how a container comes to life.
+//! `skeg create`: the story of how a container comes to life. [`prepare`] tells it; what it calls stands below it in that order,
+//! and [`undo`] takes all of it back.
 
 use std::ffi::OsString;
 use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
@@ -9,7 +10,7 @@ use oci_spec::runtime::{Process, Spec};
 
 use crate::bundle::{self, Bundle};
 use crate::cgroup::systemd::Manager;
-use crate::cgroup::{self, Cgroup, CgroupEntry, CgroupPaths, CgroupPlan, Hierarchies};
+use crate::cgroup::{self, Cgroup, CgroupEntry, CgroupPlan, Hierarchies};
 use crate::cli::CreateOptions;
 use crate::console;
 use crate::error::{Context as _, Error, Result};
@@ -20,7 +21,7 @@ use crate::log::{self, Log};
 use crate::namespaces::{self, OpenNamespace, PID, TIME, USER};
 use crate::plan::{self, Fork, Plan};
 use crate::process::{self, Surroundings};
-use crate::rootfs;
+use crate::rootfs::{self, sources::MountSources};
 use crate::security::lsm;
 use crate::spawn::{Attendance, Spawned, attend};
 use crate::state::{ContainerDir, Lock, State, StateRoot, Status};
@@ -90,8 +91,6 @@ pub fn create(global: &Global, options: &CreateOptions, log: &mut Log) -> Result
 
 /// Everything up to the point where the init process waits: for `start` behind the gate, or, without one, for `run`.
 ///
-/// Decides first, acts then, and takes back what it did where a later step fails.
-///
 /// # Errors
 /// What was being done, and why it failed; nothing is left behind.
 pub fn prepare(
@@ -101,13 +100,26 @@ pub fn prepare(
     with_gate: bool,
     log: &mut Log,
 ) -> Result<Created> {
+    // Decide. Nothing is touched.
     let mut decided = decide(global, options, log)?;
-    let console = open_console(&decided.process, options, terminal)?;
-    let joins = namespaces::open(&decided.plan.namespaces)?;
-    sysctl::check_joined(&decided.plan.sysctls, &joins)?;
-    let mut making = Making::begin(global, &decided, options)?;
-    let systemd = decided.systemd.take();
-    match making.make(global, options, &decided, Opened { console, joins, with_gate, systemd }) {
+    let mut inherited = Inherited::open(&decided, terminal)?;
+    // Act. `making` has what has to be taken back where a later step fails.
+    let mut making = Making::begin(&decided)?;
+    let make = || -> Result<()> {
+        making.record(&decided)?;
+        let entry = making.make_cgroup(&decided)?;
+        making.make_rdt_group(&decided)?;
+        inherited.sources = open_sources(&decided, &inherited.joins)?;
+        let gate = Gate::make(&making.dir)?;
+        inherited.gate = with_gate.then_some(gate);
+        inherited.procfs = open_procfs(&decided)?;
+        let (ours, theirs) = Channel::pair()?;
+        let program = seal(&decided, &making.state, &inherited, &theirs)?;
+        making.init = Some(spawn(&decided, &making.state, inherited, program, entry, (ours, theirs))?);
+        making.finish_cgroup(&mut decided)?;
+        making.attend(&decided)
+    };
+    match make() {
         Ok(()) => making.made(decided.spec),
         Err(error) => {
             making.undo(&decided.spec, log);
@@ -118,7 +130,9 @@ pub fn prepare(
 
 /// What is known before anything is touched.
 #[derive(Debug)]
-struct Decided {
+struct Decided<'a> {
+    global: &'a Global,
+    options: &'a CreateOptions,
     bundle: Bundle,
     /// The text of config.json, for the state directory.
     text: Vec<u8>,
@@ -131,7 +145,7 @@ struct Decided {
     rdt: Option<rdt::Group>,
 }
 
-fn decide(global: &Global, options: &CreateOptions, log: &mut Log) -> Result<Decided> {
+fn decide<'a>(global: &'a Global, options: &'a CreateOptions, log: &mut Log) -> Result<Decided<'a>> {
     let bundle = Bundle::open(&options.bundle)?;
     let config = bundle::load(&bundle)?;
     config.warn(log);
@@ -152,16 +166,30 @@ fn decide(global: &Global, options: &CreateOptions, log: &mut Log) -> Result<Dec
         log.debug(|| format!("/linux/seccomp/syscalls: {name:?}: no such system call, ignored"));
     }
     let rdt = rdt::Group::of(&spec, options.id.as_str())?;
-    Ok(Decided { bundle, text, spec, process, cgroup, systemd, plan, rdt })
+    Ok(Decided { global, options, bundle, text, spec, process, cgroup, systemd, plan, rdt })
 }
 
-/// What is opened before the container has a directory, and given to the init process.
+/// The descriptors that are opened for the init process.
 #[derive(Debug)]
-struct Opened {
+struct Inherited {
+    /// Where the master of its terminal goes.
     console: Option<OwnedFd>,
+    /// The namespaces to join.
     joins: Vec<OpenNamespace>,
-    with_gate: bool,
-    systemd: Option<Manager>,
+    /// The host's file systems that it mounts.
+    sources: Option<MountSources>,
+    gate: Option<Gate>,
+    procfs: Option<Procfs>,
+}
+
+impl Inherited {
+    /// What can be opened before the container has a directory.
+    fn open(decided: &Decided<'_>, terminal: Option<Terminal>) -> Result<Self> {
+        let console = open_console(&decided.process, decided.options, terminal)?;
+        let joins = namespaces::open(&decided.plan.namespaces)?;
+        sysctl::check_joined(&decided.plan.sysctls, &joins)?;
+        Ok(Self { console, joins, sources: None, gate: None, procfs: None })
+    }
 }
 
 /// A container that is being made: what has to be taken back if that fails.
@@ -175,77 +203,24 @@ struct Making {
 }
 
 impl Making {
-    fn begin(global: &Global, decided: &Decided, options: &CreateOptions) -> Result<Self> {
-        let dir = StateRoot::open_or_create(&global.root)?.create(&options.id)?;
+    /// Makes the state directory: from here on the id is taken.
+    fn begin(decided: &Decided<'_>) -> Result<Self> {
+        let dir = StateRoot::open_or_create(&decided.global.root)?.create(&decided.options.id)?;
         let lock = dir.lock().inspect_err(|_| drop(dir.remove()))?;
-        let mut state = first_state(&decided.spec, &decided.bundle, &dir, &decided.cgroup.paths());
-        state.rdt.clone_from(&decided.rdt);
-        state.own_pid_namespace = decided.plan.namespaces.is_new(PID);
+        let state = first_state(decided, &dir);
         Ok(Self { dir, lock, state, cgroup: None, init: None })
     }
 
-    /// Record, cgroup, sources, gate, clone, and whatever the init process asks for until it is ready.
-    fn make(
-        &mut self,
-        global: &Global,
-        options: &CreateOptions,
-        decided: &Decided,
-        opened: Opened,
-    ) -> Result<()> {
-        let Decided { spec, process, plan, bundle, .. } = decided;
+    /// What `delete` needs to clear up after a `create` that was killed, and what other commands read.
+    fn record(&self, decided: &Decided<'_>) -> Result<()> {
         self.dir.write_config(&decided.text)?;
         self.dir.write_state(&self.state)?;
-        if global.notify_socket.is_some() {
-            self.dir.make_notify()?;
-        }
-        let entry = self.make_cgroup(decided, &opened)?;
-        self.state.rdt.as_ref().map_or(Ok(()), |group| group.make(spec))?;
-        // v1: where no cgroup namespace hides it, the container's cgroup itself is mounted, once it is there.
-        let open_sources = || rootfs::open_sources(&plan.rootfs, bundle.dir(), &opened.joins);
-        let sources =
-            (opens_sources(plan)? && !decided.cgroup.is_v1_scope()).then(open_sources).transpose()?;
-        let gate = Gate::make(&self.dir)?;
-        let gate = opened.with_gate.then_some(gate);
-        let procfs = open_procfs(plan, process)?;
-        let (ours, theirs) = Channel::pair()?;
-        let to = Surroundings {
-            channel: theirs.descriptor(),
-            gate: gate.as_ref().map(Gate::instruction),
-            procfs: procfs.as_ref().map(|procfs| procfs.as_fd().as_raw_fd()),
-            terminal: opened.console.is_some(),
-            new_keyring: !options.no_new_keyring,
-            handed_on: global.handed_on,
-            listen_fds: global.listen_fds,
-            ..Surroundings::default()
-        };
-        let program = seal(decided, &self.state, to)?;
-        let init = Init {
-            spec,
-            process,
-            plan,
-            state: &self.state,
-            program: &program,
-            bundle: bundle.path(),
-            sources,
-            gate,
-            namespaces: opened.joins,
-            console: opened.console,
-            procfs,
-            hosts_procfs: plan.namespaces.joins(USER).then(Procfs::mounted).transpose()?,
-            may_set_groups: plan.may_set_groups
-                && (!global.cgroup.rootless || userns::here_may_set_groups()?),
-            rdt: self.state.rdt.as_ref().map(rdt::Group::entry).transpose()?,
-        };
-        self.init = Some(spawn(init, &entry, (ours, theirs))?);
-        drop((entry, program));
-        self.finish_cgroup(decided, opened.systemd)?;
-        let to = Attendance { spec, process, plan, dir: &self.dir };
-        self.init.as_mut().map_or(Ok(()), |init| attend(init, &to, &mut self.state))
+        if decided.global.notify_socket.is_some() { self.dir.make_notify() } else { Ok(()) }
     }
 
     /// The cgroup with its limits, and how the init process enters it; [`Self::finish_cgroup`] makes the rest, or all of it.
-    fn make_cgroup(&mut self, decided: &Decided, opened: &Opened) -> Result<CgroupEntry> {
-        if opened.systemd.is_some() {
+    fn make_cgroup(&mut self, decided: &Decided<'_>) -> Result<CgroupEntry> {
+        if decided.systemd.is_some() {
             return Ok(CgroupEntry::by_systemd());
         }
         if decided.plan.cgroup_later {
@@ -258,13 +233,17 @@ impl Making {
         cgroup.entry()
     }
 
+    fn make_rdt_group(&self, decided: &Decided<'_>) -> Result<()> {
+        self.state.rdt.as_ref().map_or(Ok(()), |group| group.make(&decided.spec))
+    }
+
     /// What is made of the cgroup while the init process is under way: all of it by systemd, which takes the process into it;
     /// or the limits, and the v1 hierarchies, which the process enters itself.
-    fn finish_cgroup(&mut self, decided: &Decided, systemd: Option<Manager>) -> Result<()> {
+    fn finish_cgroup(&mut self, decided: &mut Decided<'_>) -> Result<()> {
         let Some(init) = &self.init else { return Ok(()) };
-        if let Some(mut systemd) = systemd {
-            let cgroup = Cgroup::start_scope(&decided.cgroup, &mut systemd, init.pid)?;
-            self.cgroup.insert(cgroup).take_over(&decided.cgroup, &mut systemd, init.pid)?;
+        if let Some(systemd) = &mut decided.systemd {
+            let cgroup = Cgroup::start_scope(&decided.cgroup, systemd, init.pid)?;
+            self.cgroup.insert(cgroup).take_over(&decided.cgroup, systemd, init.pid)?;
             return init.place(&[]);
         }
         if let (true, Some(cgroup)) = (decided.plan.cgroup_later, &mut self.cgroup) {
@@ -276,6 +255,13 @@ impl Making {
         Ok(())
     }
 
+    /// Whatever the init process asks for until it is ready.
+    fn attend(&mut self, decided: &Decided<'_>) -> Result<()> {
+        let Decided { spec, process, plan, .. } = decided;
+        let to = Attendance { spec, process, plan, dir: &self.dir };
+        self.init.as_mut().map_or(Ok(()), |init| attend(init, &to, &mut self.state))
+    }
+
     fn made(self, spec: Spec) -> Result<Created> {
         let Self { dir, lock, state, cgroup, init } = self;
         let init = init.ok_or_else(|| Error::new("no init process has been made"))?;
@@ -285,6 +271,168 @@ impl Making {
     fn undo(self, spec: &Spec, log: &mut Log) {
         undo(self.dir, &self.state, self.cgroup, self.init, spec, log);
     }
+}
+
+/// Where the master of the terminal will go. A terminal needs somebody who takes it, and a socket needs a terminal.
+fn open_console(
+    process: &Process,
+    options: &CreateOptions,
+    terminal: Option<Terminal>,
+) -> Result<Option<OwnedFd>> {
+    match (process.terminal() == Some(true), &options.console_socket, terminal) {
+        (true, Some(path), _) => console::connect_socket(path).map(Some),
+        (true, None, Some(Terminal::Foreground(socket))) => Ok(Some(socket)),
+        // runc's words.
+        (true, None, _) => Err(Error::new(
+            "cannot allocate tty if runc will detach without setting console socket: use --console-socket",
+        )),
+        (false, Some(_), _) => {
+            Err(Error::new("cannot use console socket if runc will not detach or allocate tty"))
+        }
+        (false, None, _) => Ok(None),
+    }
+}
+
+/// What is known before there is a process: enough for `delete` to find the cgroup of a `create` that was killed.
+fn first_state(decided: &Decided<'_>, dir: &ContainerDir) -> State {
+    let Decided { bundle, spec, .. } = decided;
+    let root = spec.root().as_ref().map(|root| root.path().clone()).unwrap_or_default();
+    let namespaces =
+        spec.linux().as_ref().and_then(|linux| linux.namespaces().as_deref()).unwrap_or_default();
+    State {
+        oci_version: spec.version().clone(),
+        id: dir.id().to_string(),
+        pid: 0,
+        start_time: 0,
+        boot_id: String::new(),
+        bundle: bundle.path().to_owned(),
+        rootfs: plan::rootfs_path(bundle.path(), &root),
+        created: log::rfc3339(SystemTime::now()),
+        owner: nix::unistd::geteuid().as_raw(),
+        annotations: spec.annotations().clone().unwrap_or_default(),
+        namespaces: namespaces.iter().fold(0, |all, one| all | namespaces::kind_of(one.typ())),
+        cgroup: decided.cgroup.paths(),
+        rdt: decided.rdt.clone(),
+        own_pid_namespace: decided.plan.namespaces.is_new(PID),
+        hooks: spec.hooks().clone(),
+    }
+}
+
+/// The host's file systems, where the runtime opens them. With cgroup v1 and no cgroup namespace the container's cgroup itself is
+/// mounted; a scope of systemd's is not there yet, so that the init process opens it later.
+fn open_sources(decided: &Decided<'_>, joins: &[OpenNamespace]) -> Result<Option<MountSources>> {
+    if decided.cgroup.is_v1_scope() || !may_copy_mounts(&decided.plan)? {
+        return Ok(None);
+    }
+    rootfs::open_sources(&decided.plan.rootfs, decided.bundle.dir(), joins).map(Some)
+}
+
+/// Whether the runtime has the right to copy mounts in its mount namespace. Without it (rootless) the init process does
+/// so in its own, where its user namespace gives it that right; what it can open is what the user can.
+fn may_copy_mounts(plan: &Plan) -> Result<bool> {
+    if !plan.namespaces.has(USER) {
+        return Ok(true);
+    }
+    let permitted = permitted_capabilities().context(|| "read the capabilities")?;
+    Ok(permitted & 1 << caps::Capability::CAP_SYS_ADMIN.index() != 0)
+}
+
+/// A procfs for what the init process writes there; none where it writes nothing.
+fn open_procfs(decided: &Decided<'_>) -> Result<Option<Procfs>> {
+    let Decided { plan, process, .. } = decided;
+    if !plan.sysctls.is_empty() {
+        return Procfs::whole().map(Some);
+    }
+    let needed = lsm::wants_labels(process) || plan.namespaces.is_new(TIME);
+    needed.then(Procfs::processes).transpose()
+}
+
+/// The program that the init process becomes, with all that the configuration gives it.
+fn seal(
+    decided: &Decided<'_>,
+    state: &State,
+    inherited: &Inherited,
+    channel: &Channel,
+) -> Result<SealedProgram> {
+    let Decided { global, options, spec, process, plan, .. } = decided;
+    let hooks =
+        spec.hooks().as_ref().and_then(|hooks| hooks.start_container().as_deref()).unwrap_or_default();
+    let state = if hooks.is_empty() { Default::default() } else { state.to_hooks_without_pid()? };
+    let surroundings = Surroundings {
+        linux: spec.linux().as_ref(),
+        filter: plan.seccomp.as_ref(),
+        channel: channel.descriptor(),
+        gate: inherited.gate.as_ref().map(Gate::instruction),
+        procfs: inherited.procfs.as_ref().map(|procfs| procfs.as_fd().as_raw_fd()),
+        new_keyring: !options.no_new_keyring,
+        fork: plan.stages.fork == Some(Fork::AfterPivot),
+        terminal: inherited.console.is_some(),
+        handed_on: global.handed_on,
+        listen_fds: global.listen_fds,
+        hooks,
+        state: [&state[0], &state[1]],
+    };
+    SealedProgram::new(&process::instructions(process, &surroundings)?)
+}
+
+/// Clones the process that becomes the container's. Both ends of the channel to it are given: it keeps the second.
+fn spawn(
+    decided: &Decided<'_>,
+    state: &State,
+    inherited: Inherited,
+    program: SealedProgram,
+    entry: CgroupEntry,
+    (ours, theirs): (Channel, Channel),
+) -> Result<Spawned> {
+    let Decided { global, spec, process, plan, bundle, .. } = decided;
+    let Inherited { console, joins, sources, gate, procfs } = inherited;
+    let init = Init {
+        spec,
+        process,
+        plan,
+        state,
+        program: &program,
+        bundle: bundle.path(),
+        namespaces: joins,
+        sources,
+        gate,
+        console,
+        procfs,
+        hosts_procfs: plan.namespaces.joins(USER).then(Procfs::mounted).transpose()?,
+        may_set_groups: plan.may_set_groups && (!global.cgroup.rootless || userns::here_may_set_groups()?),
+        rdt: state.rdt.as_ref().map(rdt::Group::entry).transpose()?,
+    };
+    let v2_dir = entry.v2_dir.as_ref().map(AsFd::as_fd);
+    let cloned = clone_process(plan.stages.first_clone, v2_dir, false);
+    match cloned.context(|| "clone the process")? {
+        Cloned::Child => init::run(init, &entry, &theirs),
+        Cloned::Parent { pid, pidfd } => Ok(Spawned::new(pid, pidfd, ours)),
+    }
+}
+
+/// Tells the manager of the process: pid file and pidfd.
+///
+/// # Errors
+/// What writing or sending said.
+pub fn announce(init: &Spawned, options: &CreateOptions) -> Result<()> {
+    if let Some(path) = &options.pid_file {
+        replace_given(path, init.pid.to_string().as_bytes())
+            .context(|| format!("write the pid file {}", path.display()))?;
+    }
+    if let Some(path) = &options.pidfd_socket {
+        send_pidfd(path, &init.pidfd)?;
+    }
+    Ok(())
+}
+
+/// Sends a pidfd over the socket at `path` (`--pidfd-socket`).
+///
+/// # Errors
+/// What connecting or sending said.
+pub fn send_pidfd(path: &std::path::Path, pidfd: &OwnedFd) -> Result<()> {
+    let socket = console::connect_socket(path)?;
+    send_with_fds(&socket, b"pidfd", &[pidfd.as_fd()])
+        .context(|| format!("send the pidfd over {}", path.display()))
 }
 
 impl Created {
@@ -331,120 +479,5 @@ fn undo(
     }
     if let Err(error) = dir.remove() {
         log.warn(error.to_string());
-    }
-}
-
-/// Tells the manager of the process: pid file and pidfd.
-///
-/// # Errors
-/// What writing or sending said.
-pub fn announce(init: &Spawned, options: &CreateOptions) -> Result<()> {
-    if let Some(path) = &options.pid_file {
-        replace_given(path, init.pid.to_string().as_bytes())
-            .context(|| format!("write the pid file {}", path.display()))?;
-    }
-    if let Some(path) = &options.pidfd_socket {
-        send_pidfd(path, &init.pidfd)?;
-    }
-    Ok(())
-}
-
-/// Sends a pidfd over the socket at `path` (`--pidfd-socket`).
-///
-/// # Errors
-/// What connecting or sending said.
-pub fn send_pidfd(path: &std::path::Path, pidfd: &OwnedFd) -> Result<()> {
-    let socket = console::connect_socket(path)?;
-    send_with_fds(&socket, b"pidfd", &[pidfd.as_fd()])
-        .context(|| format!("send the pidfd over {}", path.display()))
-}
-
-/// Where the master of the terminal will go. A terminal needs somebody who takes it, and a socket needs a terminal.
-fn open_console(
-    process: &Process,
-    options: &CreateOptions,
-    terminal: Option<Terminal>,
-) -> Result<Option<OwnedFd>> {
-    match (process.terminal() == Some(true), &options.console_socket, terminal) {
-        (true, Some(path), _) => console::connect_socket(path).map(Some),
-        (true, None, Some(Terminal::Foreground(socket))) => Ok(Some(socket)),
-        // runc's words.
-        (true, None, _) => Err(Error::new(
-            "cannot allocate tty if runc will detach without setting console socket: use --console-socket",
-        )),
-        (false, Some(_), _) => {
-            Err(Error::new("cannot use console socket if runc will not detach or allocate tty"))
-        }
-        (false, None, _) => Ok(None),
-    }
-}
-
-/// Whether the runtime has the right to copy mounts in its mount namespace. Without it (rootless) the init process does
-/// so in its own, where its user namespace gives it that right; what it can open is what the user can.
-fn opens_sources(plan: &Plan) -> Result<bool> {
-    let has_right = || {
-        let permitted = permitted_capabilities().context(|| "read the capabilities")?;
-        Ok(permitted & 1 << caps::Capability::CAP_SYS_ADMIN.index() != 0)
-    };
-    if plan.namespaces.has(USER) { has_right() } else { Ok(true) }
-}
-
-/// Clones the process that becomes the container's. Both ends of the channel to it are given: it keeps the second.
-fn spawn(init: Init<'_>, entry: &CgroupEntry, (ours, theirs): (Channel, Channel)) -> Result<Spawned> {
-    let v2_dir = entry.v2_dir.as_ref().map(AsFd::as_fd);
-    let cloned = clone_process(init.plan.stages.first_clone, v2_dir, false);
-    match cloned.context(|| "clone the process")? {
-        Cloned::Child => init::run(init, entry, &theirs),
-        Cloned::Parent { pid, pidfd } => Ok(Spawned::new(pid, pidfd, ours)),
-    }
-}
-
-/// The program that the init process becomes, with all that the configuration gives it.
-fn seal(decided: &Decided, state: &State, to: Surroundings<'_>) -> Result<SealedProgram> {
-    let Decided { spec, process, plan, .. } = decided;
-    let hooks =
-        spec.hooks().as_ref().and_then(|hooks| hooks.start_container().as_deref()).unwrap_or_default();
-    let state = if hooks.is_empty() { Default::default() } else { state.to_hooks_without_pid()? };
-    let all = Surroundings {
-        linux: spec.linux().as_ref(),
-        filter: plan.seccomp.as_ref(),
-        fork: plan.stages.fork == Some(Fork::AfterPivot),
-        hooks,
-        state: [&state[0], &state[1]],
-        ..to
-    };
-    SealedProgram::new(&process::instructions(process, &all)?)
-}
-
-/// A procfs for what the init process writes there; none where it writes nothing.
-fn open_procfs(plan: &Plan, process: &Process) -> Result<Option<Procfs>> {
-    if !plan.sysctls.is_empty() {
-        return Procfs::whole().map(Some);
-    }
-    let needed = lsm::wants_labels(process) || plan.namespaces.is_new(TIME);
-    needed.then(Procfs::processes).transpose()
-}
-
-/// What is known before there is a process: enough for `delete` to find the cgroup of a `create` that was killed.
-fn first_state(spec: &Spec, bundle: &Bundle, dir: &ContainerDir, cgroup: &CgroupPaths) -> State {
-    let root = spec.root().as_ref().map(|root| root.path().clone()).unwrap_or_default();
-    let namespaces =
-        spec.linux().as_ref().and_then(|linux| linux.namespaces().as_deref()).unwrap_or_default();
-    State {
-        oci_version: spec.version().clone(),
-        id: dir.id().to_string(),
-        pid: 0,
-        start_time: 0,
-        boot_id: String::new(),
-        bundle: bundle.path().to_owned(),
-        rootfs: plan::rootfs_path(bundle.path(), &root),
-        created: log::rfc3339(SystemTime::now()),
-        owner: nix::unistd::geteuid().as_raw(),
-        annotations: spec.annotations().clone().unwrap_or_default(),
-        namespaces: namespaces.iter().fold(0, |all, one| all | namespaces::kind_of(one.typ())),
-        cgroup: cgroup.clone(),
-        rdt: None,
-        own_pid_namespace: false,
-        hooks: spec.hooks().clone(),
     }
 }
