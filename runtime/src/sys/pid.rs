@@ -155,7 +155,7 @@ mod tests {
     #[test]
     fn f7_stat_is_counted_after_the_last_parenthesis() {
         let line = b"7 (a) R 1 (b) S 1 7 7 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 4711 99 5\n";
-        let running = Stat { state: b'R', flags: 4_194_560, start_time: 4711 };
+        let running = Stat { state: b'S', flags: 4_194_560, start_time: 4711 };
         assert_eq!(parse_stat(line), Some(running));
         let zombie = b"7 (x) Z 1 7 7 0 -1 4194564 1 2 3 4 5 6 7 8 20 0 1 0 12 0 0\n";
         let parsed = parse_stat(zombie).unwrap();
