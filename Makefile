@@ -72,17 +72,24 @@ conformance: build test-deps ## the suites of others against bin/skeg: fetched, 
 	spec-tests/conformance/run --runtime $(CURDIR)/bin/skeg --name skeg
 
 # The runtimes that skeg is measured beside: Debian sid's, and runc of this machine's Debian.
-PEERS ?= .cache/peers/bin/crun runc-sid=.cache/peers/bin/runc $(RUNC)
+PEERS ?= .cache/peers/bin/crun runc-sid=.cache/peers/bin/runc $(RUNC) $(wildcard .cache/youki/bin/youki)
 
-bench: runtime ## speed and memory beside crun and runc (or PEERS="NAME=PATH ...") and the kernel's floor: ratios, never a test
+.PHONY: peers
+peers:
 	scripts/install-test-deps patchelf
 	scripts/get-sid .cache/peers runc,crun /usr/sbin/runc /usr/bin/crun
-	bench/run bin/skeg $(PEERS) --svg docs/bench.svg
 
-bench-v2: runtime ## the same on the core of pure cgroup v2, without the series
-	scripts/install-test-deps patchelf
-	scripts/get-sid .cache/peers runc,crun /usr/sbin/runc /usr/bin/crun
-	$(VM)/v2only bench/run bin/skeg $(PEERS) --section run --section commands --section memory
+youki: ## youki from the crate registry, for bench and bench-v2 to measure beside the others (minutes)
+	scripts/get-youki .cache/youki
+
+bench: runtime peers ## speed and memory beside crun and runc (or PEERS="NAME=PATH ...") and the kernel's floor: ratios, never a test
+	bench/run bin/skeg $(PEERS) --svg docs/bench.svg --write docs/bench.md --write README.md
+
+bench-v2: runtime peers ## the same on the core of pure cgroup v2, without the series
+	$(VM)/v2only bench/run bin/skeg $(PEERS) --section run --section commands --section memory --write README.md
+
+bench-mounts: runtime peers ## run with 20 to 2000 mounts on the host, in the guest with the kernel of Debian sid (minutes)
+	VM_RELEASE=sid VM_CORE=yes $(VM)/mounts 10 skeg=bin/skeg crun=.cache/peers/bin/crun runc=.cache/peers/bin/runc
 
 bench-shim: build test-deps ## the shim beside the Go shim with runc: ctr run and exec, memory, idleness, throughput
 	scripts/install-test-deps containerd umoci

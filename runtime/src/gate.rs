@@ -7,14 +7,13 @@
 //! * `started.fifo`: the init process writes a message of [`crate::sync`] where a step fails, or that execve comes
 //!   next; the end of file after that is success. Peers lose these errors: their `start` has long returned.
 //!
-//! A seccomp profile may deny execve, and then the write that would say so, or kill the process at either. Where there is one, the name
-//! of the process is looked at after the end of file ([`has_executed`]).
+//! A seccomp profile may deny execve, and then the write that would say so, or kill the process at either. Where there is one, the
+//! process is looked at after the end of file ([`has_executed`]).
 //!
 //! The container cannot reach either: they are in no mount namespace of its own, and gone from its descriptors
 //! before its program runs (row C13).
 
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
-use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
@@ -98,12 +97,12 @@ impl Starter {
     ///
     /// # Errors
     /// What the init process reported, or that it has died before execve.
-    pub fn go(self, init: Option<(Pid, &OwnedFd)>) -> Result<()> {
+    pub fn go(self, init: Option<Pid>) -> Result<()> {
         write_all(&self.gate, b"0").context(|| "open the start gate for the init process")?;
         drop(self.gate);
         let said = read_to_end(&self.started, 2 * libc::PIPE_BUF).context(|| "wait for the init process")?;
         match (outcome(&said)?, init) {
-            (Outcome::Unsaid, Some((pid, pidfd))) if !has_executed(pid, pidfd) => {
+            (Outcome::Unsaid, Some(pid)) if !has_executed(pid) => {
                 Err(Error::new(format!("{DIED}, and without a reason ({BY_PROFILE})")))
             }
             _ => Ok(()),
@@ -140,38 +139,53 @@ fn outcome(bytes: &[u8]) -> Result<Outcome> {
     }
 }
 
-/// Whether a process that has closed its end of the channel has executed the container's program, rather than ended: it has ended
-/// under the name of the sealed program then ([`skeg_init::channel::NAME`]), which execve changes a moment after it has closed what is
-/// close-on-exec (`fs/exec.c`, `begin_new_exec`). Of a process whose parent has waited for it already nothing is known but that it ended,
-/// and its parent knows how.
+/// Whether a process that has closed its end of the channel has executed the container's program, rather than ended.
 ///
-/// A program of that very name is waited for in vain, for [`NAME_TIMEOUT`]. Where it cannot be looked at, it has: most have.
-pub fn has_executed(pid: Pid, pidfd: &OwnedFd) -> bool {
+/// Both close it: execve past the point from which nothing but a fatal signal brings it back (`fs/exec.c`, `begin_new_exec`), the
+/// end of a process after it is marked as ending (`kernel/exit.c`, `do_exit`). So one that is not ending has executed; one that is
+/// has ended under the name of the sealed program ([`skeg_init::channel::NAME`]) if it has not. Of a process whose parent has
+/// waited for it already nothing is known but that it ended, and its parent knows how. Where it cannot be looked at, it has: most have.
+pub fn has_executed(pid: Pid) -> bool {
     let Ok(procfs) = Procfs::mounted() else { return true };
-    let deadline = Instant::now() + NAME_TIMEOUT;
-    loop {
-        // First, so that the name is the one that it ended under.
-        let ended = pid::has_ended(pidfd).unwrap_or(false);
-        match procfs.read_of(pid, "comm") {
-            Ok(name) if name.trim_ascii_end() == NAME.to_bytes() => {}
-            _ => return true,
-        }
-        if ended {
-            return false;
-        }
-        if Instant::now() >= deadline {
-            return true;
-        }
-        std::thread::sleep(Duration::from_micros(100));
+    if !pid::is_ending(&procfs, pid).unwrap_or(false) {
+        return true;
     }
+    // The one that it ends under: its name changes no more.
+    procfs.read_of(pid, "comm").map_or(true, |name| name.trim_ascii_end() != NAME.to_bytes())
 }
-
-/// How long execve may take from closing descriptors to the new name.
-const NAME_TIMEOUT: Duration = Duration::from_secs(1);
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::disallowed_methods, reason = "tests start processes")]
+
+    use std::io::Read as _;
+    use std::process::{Command, Stdio};
+
     use super::*;
+
+    /// What is found out of a shell that runs `script`, as soon as it has closed its output.
+    fn looked_at(script: &str) -> bool {
+        let mut shell = Command::new("/bin/sh");
+        let mut child =
+            shell.args(["-c", script]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        child.stdout.take().unwrap().read_to_end(&mut Vec::new()).unwrap();
+        let found = has_executed(Pid::from_raw(child.id().try_into().unwrap()));
+        drop(child.stdin.take());
+        child.wait().unwrap();
+        found
+    }
+
+    /// The kernel closes descriptors before the new name is there (execve), and after the process is marked as ending (exit):
+    /// what is asked at that moment needs no waiting.
+    #[test]
+    fn a_process_that_ends_before_execve_is_told_from_one_that_executes() {
+        let named = format!("printf {} >/proc/$$/comm", NAME.to_str().unwrap());
+        for _ in 0..50 {
+            assert!(!looked_at(&format!("{named}; kill -SYS $$")), "ended under the name");
+        }
+        assert!(looked_at(&format!("{named}; exec >/dev/null; read line")), "goes on under the name");
+        assert!(looked_at("exit 1"), "ended under another name");
+    }
 
     #[test]
     fn an_announcement_alone_is_success() {

@@ -124,7 +124,7 @@ impl Spawned {
                 None => {
                     return match announced {
                         Some(false) => Ok(()),
-                        Some(true) if gate::has_executed(self.pid, &self.pidfd) => Ok(()),
+                        Some(true) if gate::has_executed(self.pid) => Ok(()),
                         Some(true) => Err(self.death("it executed its program")),
                         None => Err(self.death("it was ready")),
                     };

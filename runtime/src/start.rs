@@ -46,7 +46,7 @@ pub fn start(container: Container, notify_socket: Option<&OsStr>, log: &mut Log)
     if let Some(terminal) = init.as_ref().and_then(|init| pid::take_fd(init, libc::STDIN_FILENO).ok()) {
         await_size(&terminal, || std::thread::sleep(Duration::from_millis(1)));
     }
-    starter.go(init.as_ref().map(|init| (Pid::from_raw(container.state.pid), init)))?;
+    starter.go(init.as_ref().map(|_| Pid::from_raw(container.state.pid)))?;
     if let Err(error) = run_poststart_hooks(&container.state, log) {
         // "continue the lifecycle at step 12": it is destroyed (runtime.md, lifecycle).
         if let Err(error) = delete::end_and_destroy(container, log) {

@@ -488,6 +488,11 @@ pub mod ptrace {
         request(libc::PTRACE_SYSCALL, pid, signal.into())
     }
 
+    /// Goes on for one instruction; a system call is one.
+    pub fn to_next_instruction(pid: Pid, signal: c_int) -> nix::Result<()> {
+        request(libc::PTRACE_SINGLESTEP, pid, signal.into())
+    }
+
     /// Goes on to the next event.
     pub fn go_on(pid: Pid, signal: c_int) -> nix::Result<()> {
         request(libc::PTRACE_CONT, pid, signal.into())

@@ -1,5 +1,5 @@
 //! Stops a runtime at each of its system calls, in all of its processes, and at one of them kills the process that makes
-//! it, or lets it fail (ptrace(2)).
+//! it, or lets it fail (ptrace(2)). Counts its instructions, too.
 //!
 //! Counted is every call from the first execve on, whichever process makes it, until a process becomes the container's
 //! program. One counter for all: the order of two processes may differ from run to run, so that a sweep does not see each
@@ -24,6 +24,9 @@ use crate::{ensure, leftovers};
 
 /// How long a command may take under the tracer, in seconds.
 const LIMIT: u32 = 20;
+/// The same where each of its instructions stops it, of which there are a million: each takes 30 microseconds on a virtual
+/// machine, which has to leave its host for it.
+const STEPPING_LIMIT: u32 = 900;
 /// How long its processes may take to be let go, in seconds.
 const RELEASE_LIMIT: u32 = 10;
 
@@ -65,6 +68,8 @@ pub struct Traced {
     pub calls: usize,
     /// The call that was met: its name.
     pub met: Option<String>,
+    /// Instructions outside the kernel, where they were counted.
+    pub instructions: u64,
 }
 
 /// A process under the tracer.
@@ -89,6 +94,8 @@ enum At {
     Among(usize, &'static [c_long]),
     /// Each call.
     Every,
+    /// None: instructions are counted.
+    Instruction,
 }
 
 struct Tracer {
@@ -140,6 +147,13 @@ pub fn run_among(command: Command, at: usize, kinds: &'static [c_long], fault: F
     follow(command, At::Among(at, kinds), fault, None, Path::new(""))
 }
 
+/// Runs `command` and counts the instructions of its processes outside the kernel, until one becomes the container's program.
+/// One after the other (`PTRACE_SINGLESTEP`): no counter of the processor is needed, and what the kernel or another process does
+/// meanwhile does not count.
+pub fn run_by_instructions(command: Command) -> Outcome<Traced> {
+    follow(command, At::Instruction, Fault::Kill, None, Path::new(""))
+}
+
 fn follow(mut command: Command, at: At, fault: Fault, focus: Option<Focus>, place: &Path) -> Outcome<Traced> {
     sys::traced_by_parent(&mut command);
     let child = command.spawn().during("start the command")?;
@@ -158,8 +172,8 @@ fn follow(mut command: Command, at: At, fault: Fault, focus: Option<Focus>, plac
     let first = waitpid(main, None)?;
     ensure!(matches!(first, WaitStatus::Stopped(..)), "the command does not stop for the tracer: {first:?}");
     ptrace::set_options(main)?;
-    ptrace::to_next_call(main, 0)?;
-    sys::interrupt_after(LIMIT)?;
+    tracer.resume(main, 0)?;
+    sys::interrupt_after(if at == At::Instruction { STEPPING_LIMIT } else { LIMIT })?;
     let outcome = tracer.follow();
     sys::interrupt_after(RELEASE_LIMIT)?;
     tracer.release();
@@ -201,6 +215,9 @@ impl Tracer {
             self.resume(pid, 0)
         } else if signal == libc::SIGTRAP | 0x80 {
             self.call(pid)
+        } else if signal == libc::SIGTRAP && self.at == At::Instruction {
+            self.found.instructions += 1;
+            self.resume(pid, 0)
         } else {
             let tracee = self.tracees.entry(pid).or_default();
             // A new tracee stops once with SIGSTOP, which is nobody's signal.
@@ -226,6 +243,8 @@ impl Tracer {
         let tracee = self.tracees.get(&pid).copied().unwrap_or_default();
         if (self.done || tracee.is_program) && !tracee.failing {
             ptrace::go_on(pid, signal)
+        } else if self.at == At::Instruction {
+            ptrace::to_next_instruction(pid, signal)
         } else {
             ptrace::to_next_call(pid, signal)
         }
@@ -257,6 +276,7 @@ impl Tracer {
             At::Place(place) | At::Among(place, _) => place != 0 && self.found.calls == place && can_fail,
             At::Kind(kind) => kind == number,
             At::Every => true,
+            At::Instruction => false,
         };
         if !is_meant {
             return self.resume(pid, 0);

@@ -25,6 +25,7 @@
 mod code;
 
 use std::cmp::Reverse;
+use std::collections::BTreeSet;
 
 use oci_spec::runtime::{
     Arch, LinuxSeccomp, LinuxSeccompAction, LinuxSeccompArg, LinuxSeccompFilterFlag, LinuxSeccompOperator,
@@ -411,6 +412,7 @@ impl<'a> Plan<'a> {
                 matches.push(Match { rule: one.rule, action: rule.action, conditions });
             }
         }
+        remove_repetitions(&mut matches);
         if matches.iter().any(|other| other.action != matches[0].action) {
             order(&mut matches, wide)?;
         }
@@ -491,6 +493,13 @@ fn lower(conditions: &[Condition], multiplexed: Option<u32>, wide: bool) -> Vec<
         .map(|condition| if wide { *condition } else { condition.narrow() })
         .filter(|condition| condition.mask != 0)
         .collect()
+}
+
+/// Profiles that programs write say the same many times, and the kernel's limit is on what is left of it (as in libseccomp).
+fn remove_repetitions(matches: &mut Vec<Match>) {
+    let mut seen = BTreeSet::new();
+    let key = |one: &Condition| (one.argument, one.operator as u8, one.mask, one.value);
+    matches.retain(|one| seen.insert((one.action, one.conditions.iter().map(key).collect::<Vec<_>>())));
 }
 
 /// Where a condition stands among others on the same level: see `order`.
@@ -738,6 +747,25 @@ mod tests {
             json!({"names": ["getpid", "no_such_call", "s390_pci_mmio_read"], "action": "SCMP_ACT_ALLOW"});
         let filter = compile(&parsed(&with_rule(&rule))).unwrap();
         assert_eq!(filter.unknown_names, ["no_such_call", "s390_pci_mmio_read"]);
+    }
+
+    /// The kernel's limit is on what a profile says, not on how often: 5000 rules of which 2000 differ are a program as good as those,
+    /// and one that is too long is an error that says so.
+    #[test]
+    fn repetitions_take_no_instructions() {
+        let length = |rules: u32, different: u32| {
+            let rule = |number: u32| {
+                let arg = json!({"index": 0, "op": "SCMP_CMP_EQ", "value": number % different});
+                json!({"names": ["personality"], "action": "SCMP_ACT_ERRNO", "args": [arg]})
+            };
+            let rules: Vec<Value> = (0..rules).map(rule).collect();
+            compile(&parsed(&json!({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": rules})))
+                .map(|filter| filter.program.len())
+                .map_err(|error| error.to_string())
+        };
+        assert_eq!(length(5000, 2000), length(2000, 2000));
+        let refused = length(5000, 5000).unwrap_err();
+        assert!(refused.ends_with("BPF instructions, and the kernel takes 4096"), "{refused}");
     }
 
     /// security.md E12: rules that contradict each other are refused as libseccomp refuses them (EEXIST), in either order;

@@ -49,14 +49,6 @@ pub fn take_fd(pidfd: impl AsFd, number: i32) -> nix::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(raw) })
 }
 
-/// Whether the process has ended (a zombie has).
-///
-/// # Errors
-/// The errno of poll(2).
-pub fn has_ended(pidfd: impl AsFd) -> nix::Result<bool> {
-    wait_for_end(pidfd, PollTimeout::ZERO)
-}
-
 /// Waits until the process ends, or the time is over: false. Works for processes that are not our children too.
 ///
 /// # Errors
@@ -106,18 +98,53 @@ pub fn wait_child(pidfd: impl AsFd) -> nix::Result<i32> {
 /// # Errors
 /// `ENOENT` or `ESRCH` where there is no such process, `EBADMSG` for a line that is not as documented.
 pub fn start_time(procfs: &Procfs, pid: Pid) -> nix::Result<(u64, bool)> {
+    let stat = stat(procfs, pid)?;
+    Ok((stat.start_time, !stat.is_zombie()))
+}
+
+/// Whether process `pid` is ending, or has ended: it is marked so before the kernel closes its descriptors, and a zombie
+/// still is.
+///
+/// # Errors
+/// As for [`start_time`].
+pub fn is_ending(procfs: &Procfs, pid: Pid) -> nix::Result<bool> {
+    /// `PF_EXITING` of `linux/sched.h`, the same since Linux 2.6.
+    const EXITING: u64 = 4;
+    let stat = stat(procfs, pid)?;
+    Ok(stat.flags & EXITING != 0 || stat.is_zombie())
+}
+
+/// What `/proc/PID/stat` says of a process, as far as it matters here.
+#[derive(Debug, PartialEq, Eq)]
+struct Stat {
+    /// Field 3.
+    state: u8,
+    /// Field 9, the kernel's own flags.
+    flags: u64,
+    /// Field 22.
+    start_time: u64,
+}
+
+impl Stat {
+    fn is_zombie(&self) -> bool {
+        matches!(self.state, b'Z' | b'X' | b'x')
+    }
+}
+
+fn stat(procfs: &Procfs, pid: Pid) -> nix::Result<Stat> {
     parse_stat(&procfs.read_of(pid, "stat")?).ok_or(Errno::EBADMSG)
 }
 
 /// The second field is the program's name in parentheses and may contain anything, so counting starts after the last
 /// parenthesis.
-fn parse_stat(line: &[u8]) -> Option<(u64, bool)> {
+fn parse_stat(line: &[u8]) -> Option<Stat> {
     let end_of_name = line.iter().rposition(|&byte| byte == b')')?;
     let rest = std::str::from_utf8(line.get(end_of_name + 2..)?).ok()?;
     let mut fields = rest.split_ascii_whitespace();
-    let state = fields.next()?;
-    let start_time = fields.nth(18)?.parse().ok()?;
-    Some((start_time, !matches!(state, "Z" | "X" | "x")))
+    let state = *fields.next()?.as_bytes().first()?;
+    let flags = fields.nth(5)?.parse().ok()?;
+    let start_time = fields.nth(12)?.parse().ok()?;
+    Some(Stat { state, flags, start_time })
 }
 
 #[cfg(test)]
@@ -128,9 +155,11 @@ mod tests {
     #[test]
     fn f7_stat_is_counted_after_the_last_parenthesis() {
         let line = b"7 (a) R 1 (b) S 1 7 7 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 4711 99 5\n";
-        assert_eq!(parse_stat(line), Some((4711, true)));
-        let zombie = b"7 (x) Z 1 7 7 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 12 0 0\n";
-        assert_eq!(parse_stat(zombie), Some((12, false)));
+        let running = Stat { state: b'S', flags: 4_194_560, start_time: 4711 };
+        assert_eq!(parse_stat(line), Some(running));
+        let zombie = b"7 (x) Z 1 7 7 0 -1 4194564 1 2 3 4 5 6 7 8 20 0 1 0 12 0 0\n";
+        let parsed = parse_stat(zombie).unwrap();
+        assert!(parsed.is_zombie() && parsed.start_time == 12 && parsed.flags == 4_194_564);
         assert_eq!(parse_stat(b"7 (x"), None);
     }
 

@@ -1,7 +1,7 @@
-//! What skeg's own commands cost, in counts that do not depend on the machine's speed: system calls of the runtime and of the
-//! process that becomes the container's, and peak resident memory. A bound is what it takes today on a hybrid machine, whose ten
-//! hierarchies cost the most, and a tenth more; who needs more says so here. Of the memory most is the program's own text, of
-//! which the kernel maps what is around each page that is touched (Linux 6.18: whole folios of its page cache), so that what
+//! What skeg's own commands cost, in counts that do not depend on the machine's speed: system calls and instructions of the
+//! runtime and of the process that becomes the container's, and peak resident memory. A bound is what it takes today on a hybrid
+//! machine, whose ten hierarchies cost the most, and a tenth more; who needs more says so here. Of the memory most is the program's own
+//! text, of which the kernel maps what is around each page that is touched (Linux 6.18: whole folios of its page cache), so that what
 //! the commands execute lies together (`make text-order`); how large the folios are depends on the machine's memory, which is worth
 //! some hundred KiB.
 
@@ -17,22 +17,47 @@ use crate::{ensure, ensure_eq, runner};
 
 pub const CASES: &[Case] = &[
     Case::new("cost_calls", "peers.md B 15: commands take no more system calls than they did", calls),
+    Case::new("cost_create", "peers.md B 15: create takes no more instructions than it did", |ctx| {
+        instructions(ctx, &["create"])
+    }),
+    Case::new("cost_exec", "peers.md B 15: exec takes no more instructions than it did", |ctx| {
+        instructions(ctx, &["exec"])
+    }),
+    Case::new("cost_run", "peers.md B 15: run takes no more instructions than it did", |ctx| {
+        instructions(ctx, &["run"])
+    }),
+    Case::new(
+        "cost_short_commands",
+        "peers.md B 15: other commands take no more instructions than they did",
+        |ctx| instructions(ctx, &["start", "state", "list", "kill", "delete", "features"]),
+    ),
     Case::new("cost_memory", "peers.md B 14: commands take no more memory than they did", memory),
 ];
 
-/// One command: its name, the most system calls, the most KiB.
-type Bound = (&'static str, usize, Option<u64>);
+/// What one command may cost.
+struct Bound {
+    name: &'static str,
+    calls: usize,
+    /// In thousands.
+    instructions: u64,
+    /// Of peak memory; none where the container's program counts.
+    kib: Option<u64>,
+}
 
-const BOUNDS: [Bound; 8] = [
-    ("create", 650, Some(2400)),
-    ("start", 115, Some(2400)),
-    // With the memory of the container's program.
-    ("exec", 420, None),
-    ("state", 92, Some(2400)),
-    ("list", 92, Some(2400)),
-    ("kill", 92, Some(2400)),
-    ("delete", 140, Some(2400)),
-    ("run", 800, None),
+const fn bound(name: &'static str, calls: usize, instructions: u64, kib: Option<u64>) -> Bound {
+    Bound { name, calls, instructions, kib }
+}
+
+const BOUNDS: [Bound; 9] = [
+    bound("create", 650, 1100, Some(2400)),
+    bound("start", 115, 300, Some(2400)),
+    bound("exec", 420, 700, None),
+    bound("state", 92, 300, Some(2400)),
+    bound("list", 92, 300, Some(2400)),
+    bound("kill", 92, 300, Some(2400)),
+    bound("delete", 140, 300, Some(2400)),
+    bound("run", 800, 1300, None),
+    bound("features", 50, 450, Some(2400)),
 ];
 
 /// Calls `measure` with each command in turn, of a container in the state that the command takes.
@@ -43,11 +68,11 @@ fn each(ctx: &Ctx, mut measure: impl FnMut(&Bound, Command) -> Outcome) -> Outco
     let mut bundle = ctx.bundle()?;
     bundle.probe(["sleep"]).write()?;
     for bound in &BOUNDS {
-        if bound.0 == "run" {
+        if bound.name == "run" {
             bundle.probe(["true"]).write()?;
         }
-        measure(bound, command(ctx, &bundle, bound.0)?)?;
-        if bound.0 == "kill" {
+        measure(bound, command(ctx, &bundle, bound.name)?)?;
+        if bound.name == "kill" {
             let stopped = || ctx.call(["state", &bundle.id]).run()?.json();
             crate::harness::eventually(
                 "the end of the container",
@@ -65,7 +90,7 @@ fn command(ctx: &Ctx, bundle: &Bundle, name: &str) -> Outcome<Command> {
     let words: &[&str] = match name {
         "create" | "run" => &[name, "--bundle", &dir, id],
         "exec" => &[name, id, "/probe", "true"],
-        "list" => &[name],
+        "list" | "features" => &[name],
         "kill" => &[name, id, "KILL"],
         _ => &[name, id],
     };
@@ -80,7 +105,7 @@ fn said(ctx: &Ctx) -> String {
 }
 
 fn calls(ctx: &Ctx) -> Outcome {
-    each(ctx, |&(name, most, _), command| {
+    each(ctx, |&Bound { name, calls: most, .. }, command| {
         let traced = tracer::run(command, 0, Fault::Kill).during(name)?;
         ensure_eq!(traced.status, 0, "status of {name}: {}", said(ctx));
         println!("{name}: {} system calls", traced.calls);
@@ -89,13 +114,35 @@ fn calls(ctx: &Ctx) -> Outcome {
     })
 }
 
+/// Of what is executed one at a time alone: that takes half a minute for `run`, and a case has its limit.
+fn instructions(ctx: &Ctx, measured: &[&str]) -> Outcome {
+    each(ctx, |&Bound { name, instructions: most, .. }, mut command| {
+        if !measured.contains(&name) {
+            ensure!(command.status().during(name)?.success(), "{name}: {}", said(ctx));
+            return Ok(());
+        }
+        // The C library reads the whole environment, and copies by an instruction that counts for each byte where it thinks that
+        // the processor is fast at it: both differ from machine to machine.
+        command.env_clear().env("GLIBC_TUNABLES", PLAIN_COPIES);
+        let traced = tracer::run_by_instructions(command).during(name)?;
+        ensure_eq!(traced.status, 0, "status of {name}: {}", said(ctx));
+        let thousands = traced.instructions.div_ceil(1000);
+        println!("{name}: {thousands} thousand instructions");
+        ensure!(thousands <= most, "{name}: {thousands} thousand instructions, {most} at the most");
+        Ok(())
+    })
+}
+
+const PLAIN_COPIES: &str =
+    "glibc.cpu.x86_rep_movsb_threshold=1073741824:glibc.cpu.x86_rep_stosb_threshold=1073741824";
+
 /// By time(1), so that the command's memory does not begin with that of this process.
 fn memory(ctx: &Ctx) -> Outcome {
     if !Path::new("/usr/bin/time").exists() {
         return Err(Failure::Skipped("time is not installed".to_owned()));
     }
     let report = ctx.path("time");
-    each(ctx, |&(name, _, most), command| {
+    each(ctx, |&Bound { name, kib: most, .. }, command| {
         let mut timed = Command::new("/usr/bin/time");
         timed.args(["-f", "%M", "-o"]).arg(&report).arg(command.get_program()).args(command.get_args());
         timed.stdin(Stdio::null()).stdout(fs::File::create(ctx.path("output"))?);
