@@ -258,6 +258,21 @@ pub fn nothing_into_proc() {
     assert_eq!(run(config_with(mounts), uptime).unwrap(), "canary");
 }
 
+/// security.md A6: where devices are bound, because they cannot be made, no link of the image leads them into procfs.
+pub fn no_device_into_proc() {
+    let mut config = config_with(json!([{"destination": "/proc", "type": "proc", "source": "proc"}]));
+    config["linux"]["namespaces"] = json!([{"type": "mount"}, {"type": "user"}, {"type": "pid"}]);
+    fs::create_dir(rootfs_dir().join("dev")).unwrap();
+    let link = rootfs_dir().join("dev/full");
+    chown_to_mapped(&rootfs_dir());
+    chown_to_mapped(&rootfs_dir().join("dev"));
+    assert_eq!(run(config.clone(), String::new), Ok(String::new()));
+    fs::remove_file(&link).unwrap();
+    symlink("/proc/uptime", link).unwrap();
+    let text = run(config, String::new).unwrap_err();
+    assert_eq!(text, "make device /dev/full: the destination is in procfs");
+}
+
 /// security.md A7, A12: what is exchanged after the first touch has no effect.
 pub fn sources_are_opened_once() {
     let host = Path::new(HOST);
