@@ -13,8 +13,8 @@ use skeg::sys::clone::{Cloned, clone_process};
 use skeg::sys::pid;
 
 use crate::support::{
-    Container, HOST, KINDS, NEW_MOUNT, bundle, canary, config_with, default_config, facts, fresh_host,
-    make_hostile, rootfs_dir, run, run_beside_canaries, snapshot,
+    Container, HOST, KINDS, NEW_MOUNT, bundle, canary, chown_to_mapped, config_with, default_config, facts,
+    fresh_host, make_hostile, rootfs_dir, run, run_beside_canaries, snapshot,
 };
 
 /// A config that uses the image's own /dev, binds files and directories, and wants a terminal.
