@@ -411,6 +411,10 @@ impl<'a> Plan<'a> {
                 matches.push(Match { rule: one.rule, action: rule.action, conditions });
             }
         }
+        // Each of them is an instruction at the least; to put them in order takes the square of their number.
+        if matches.len() > MAX_INSTRUCTIONS {
+            return Err(code::too_long(matches.len()));
+        }
         if matches.iter().any(|other| other.action != matches[0].action) {
             order(&mut matches, wide)?;
         }
@@ -738,6 +742,20 @@ mod tests {
             json!({"names": ["getpid", "no_such_call", "s390_pci_mmio_read"], "action": "SCMP_ACT_ALLOW"});
         let filter = compile(&parsed(&with_rule(&rule))).unwrap();
         assert_eq!(filter.unknown_names, ["no_such_call", "s390_pci_mmio_read"]);
+    }
+
+    /// security.md E12, G5: more rules for a call than any program can hold are refused before they are compared with each other.
+    #[test]
+    fn e12_more_rules_than_instructions() {
+        let rule = |value: usize| {
+            let action = if value % 2 == 0 { "SCMP_ACT_ALLOW" } else { "SCMP_ACT_LOG" };
+            let args = json!([{"index": 0, "op": "SCMP_CMP_EQ", "value": value}]);
+            json!({"names": ["getpid"], "action": action, "args": args})
+        };
+        let rules: Vec<Value> = (0..5000).map(rule).collect();
+        let profile = parsed(&json!({"defaultAction": "SCMP_ACT_ERRNO", "syscalls": rules}));
+        let error = compile(&profile).unwrap_err().to_string();
+        assert_eq!(error, "/linux/seccomp: needs 5000 BPF instructions, and the kernel takes 4096");
     }
 
     /// security.md E12: rules that contradict each other are refused as libseccomp refuses them (EEXIST), in either order;
