@@ -19,10 +19,14 @@ VM := spec-tests/vm
 SHELL_SCRIPTS = $(shell grep -lsE '^.!/bin/(ba|busybox )?sh$$' .ci/run fuzz/run scripts/* $(VM)/* $(VM)/guest/* spec-tests/containerd/*)
 # Repetitions of the repeating cases: all for skeg, few for the runtime that it is compared with.
 SOAK ?= 1000
+# Copies of the tree that mutants are tried in.
+JOBS ?= 2
 # Every so many system calls are met by `make test`'s sweep; all by `make sweep`.
 EVERY ?= 47
 # Seconds for each fuzz target.
 SECONDS ?= 120
+# A workspace of its own; the C++ of libFuzzer is not compiled where nothing is linked.
+NO_LIBFUZZER := CUSTOM_LIBFUZZER_PATH=none/libfuzzer.a
 
 .DEFAULT_GOAL := help
 # Every target that has a line in the help.
@@ -101,9 +105,11 @@ check: test-deps fmt lint unit build spec-tests compare sweep-sample ## the proj
 
 fmt: ## check the formatting
 	$(CARGO) fmt --all --check
+	$(CARGO) fmt --all --check --manifest-path fuzz/Cargo.toml
 
 lint: ## clippy without warnings, shell scripts without mistakes
 	$(STATIC) $(CARGO) clippy --locked --workspace --all-targets -- -D warnings
+	$(NO_LIBFUZZER) $(CARGO) clippy --locked --manifest-path fuzz/Cargo.toml --target-dir $(or $(CARGO_TARGET_DIR),target)/fuzz-lint -- -D warnings
 	shellcheck -x $(SHELL_SCRIPTS) spec-tests/engines/run spec-tests/engines/*.sh
 
 unit: ## unit and integration tests of every crate
@@ -125,9 +131,9 @@ sweep-sample: $(SPEC_TESTS)
 policy: build $(SPEC_TESTS) ## the rules about system calls (T7), asserted of every call of the runtime that the suites make (minutes each)
 	scripts/policy $(SPEC_TESTS) bin/skeg $(SUITES)
 
-# ROW="C4 F15": those rows alone.
+# ROW="C4 F15": those rows alone. JOBS=2: in so many copies of the tree.
 mutants: $(SPEC_TESTS) ## the proof that the tests of the security catalogue can fail: builds of skeg with one check turned off each (an hour)
-	scripts/mutants $(ROW)
+	JOBS=$(JOBS) scripts/mutants $(ROW)
 
 compare: $(SPEC_TESTS) ## the same bundles under skeg and runc, what they see compared key by key
 	$(SPEC_TESTS) --runtime bin/skeg --compare $(RUNC)

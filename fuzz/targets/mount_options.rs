@@ -12,7 +12,11 @@ fuzz_target!(|text: &str| {
         assert_eq!(attributes.set() & attributes.clear() & !ACCESS_TIME, 0, "{options:?}");
     }
     let merged = parsed.top.merged(&parsed.tree);
-    assert_eq!(merged.set() & parsed.tree.set(), parsed.tree.set(), "what is asked for the tree holds at the top");
+    assert_eq!(
+        merged.set() & parsed.tree.set(),
+        parsed.tree.set(),
+        "what is asked for the tree holds at the top"
+    );
     for (key, value) in &parsed.parameters {
         let whole = value.as_ref().map_or_else(|| key.clone(), |value| format!("{key}={value}"));
         assert!(options.contains(&whole), "{key:?} {value:?} of {options:?}");

@@ -27,7 +27,8 @@ fn check(filter: &Filter) {
     let program = &filter.program;
     assert!(!program.is_empty() && program.len() <= MOST, "{} instructions", program.len());
     for (at, instruction) in program.iter().enumerate() {
-        let reaches = |offset: u32| (at + 1).checked_add(offset as usize).is_some_and(|to| to < program.len());
+        let reaches =
+            |offset: u32| (at + 1).checked_add(offset as usize).is_some_and(|to| to < program.len());
         match u32::from(instruction.code) & 0x07 {
             // BPF_LD: a word of the data, aligned.
             libc::BPF_LD => assert!(instruction.k < DATA && instruction.k % 4 == 0, "load at {at}"),

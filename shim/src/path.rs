@@ -4,7 +4,7 @@
 
 use std::io::{Read as _, Write as _};
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Component, Path, PathBuf};
 
 use nix::errno::Errno;
@@ -220,8 +220,9 @@ pub fn private_dir(path: &Path) -> Result<OwnedFd> {
         )));
     }
     if mode.intersects(Mode::S_IRWXG | Mode::S_IRWXO) || !mode.contains(Mode::S_IRWXU) {
-        let tightened = std::fs::Permissions::from_mode(0o700);
-        std::fs::set_permissions(path, tightened).context(|| format!("chmod {}", path.display()))?;
+        // The directory that was looked at, whatever the name leads to by now.
+        nix::sys::stat::fchmodat(&dir, ".", Mode::S_IRWXU, nix::sys::stat::FchmodatFlags::FollowSymlink)
+            .context(|| format!("chmod {}", path.display()))?;
     }
     Ok(dir)
 }
@@ -301,7 +302,7 @@ pub fn find_program(name: &str, path: &str) -> Result<PathBuf> {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::symlink;
+    use std::os::unix::fs::{PermissionsExt as _, symlink};
 
     use super::*;
 

@@ -265,9 +265,10 @@ pub fn unmount(bundle: impl AsFd, mounts: &[Mount]) -> Result<()> {
     let below =
         mounts.iter().rev().map(|mount| mount.target.trim_matches('/')).filter(|path| !path.is_empty());
     for target in below.map(|path| format!("{ROOTFS}/{path}")) {
-        // The same way in as when it was mounted.
-        if path::open_mount_target(&bundle, &target).is_ok() {
-            let _ = nix::mount::umount2(format!("{bundle_path}/{target}").as_str(), flags);
+        // The same way in as when it was mounted, and by what was found there: processes that outlive the container may exchange
+        // the directories on the way.
+        if let Ok(found) = path::open_mount_target(&bundle, &target) {
+            let _ = nix::mount::umount2(descriptor_path(&found).as_str(), MntFlags::MNT_DETACH);
         }
     }
     let rootfs = format!("{bundle_path}/{ROOTFS}");

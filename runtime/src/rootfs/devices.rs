@@ -186,9 +186,12 @@ impl Rootfs<'_> {
         fchownat(&node, "", Some(device.uid), Some(device.gid), AtFlags::AT_EMPTY_PATH).context(|| "chown")
     }
 
-    /// The host's node, bound on an empty file.
+    /// The host's node, bound on an empty file. Not on one of procfs, where the path or a link of the image may lead (row A6).
     fn bind_device(&self, device: &Device, tree: &OwnedFd) -> Result<()> {
         let target = make_file_in_root(&self.root, &device.path)?;
+        if procfs::is_procfs(&target).context(|| "statfs the destination")? {
+            return Err(Error::new("the destination is in procfs"));
+        }
         move_mount(tree, &target).context(|| "bind the host's device")
     }
 

@@ -413,6 +413,10 @@ impl<'a> Plan<'a> {
             }
         }
         remove_repetitions(&mut matches);
+        // Each of them is an instruction at the least; to put them in order takes the square of their number.
+        if matches.len() > MAX_INSTRUCTIONS {
+            return Err(code::too_long(matches.len()));
+        }
         if matches.iter().any(|other| other.action != matches[0].action) {
             order(&mut matches, wide)?;
         }
@@ -766,6 +770,20 @@ mod tests {
         assert_eq!(length(5000, 2000), length(2000, 2000));
         let refused = length(5000, 5000).unwrap_err();
         assert!(refused.ends_with("BPF instructions, and the kernel takes 4096"), "{refused}");
+    }
+
+    /// security.md E12, G5: more rules for a call than any program can hold are refused before they are compared with each other.
+    #[test]
+    fn e12_more_rules_than_instructions() {
+        let rule = |value: usize| {
+            let action = if value % 2 == 0 { "SCMP_ACT_ALLOW" } else { "SCMP_ACT_LOG" };
+            let args = json!([{"index": 0, "op": "SCMP_CMP_EQ", "value": value}]);
+            json!({"names": ["getpid"], "action": action, "args": args})
+        };
+        let rules: Vec<Value> = (0..5000).map(rule).collect();
+        let profile = parsed(&json!({"defaultAction": "SCMP_ACT_ERRNO", "syscalls": rules}));
+        let error = compile(&profile).unwrap_err().to_string();
+        assert_eq!(error, "/linux/seccomp: needs 5000 BPF instructions, and the kernel takes 4096");
     }
 
     /// security.md E12: rules that contradict each other are refused as libseccomp refuses them (EEXIST), in either order;

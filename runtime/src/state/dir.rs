@@ -12,6 +12,7 @@ use nix::fcntl::{AtFlags, OFlag};
 use nix::sys::stat::Mode;
 
 use super::{ContainerId, State};
+use crate::bundle;
 use crate::error::{CONTAINER_DOES_NOT_EXIST, CONTAINER_EXISTS, Context as _, Error, Result};
 use crate::sys::fd::write_all;
 use crate::sys::path::{self, open_own};
@@ -37,8 +38,10 @@ pub const NOTIFY_SOCKET: &str = "notify.sock";
 /// Every file that skeg makes in a state directory: what `delete` removes beside [`NOTIFY`], and nothing else (row A16).
 const NAMES: [&str; 6] = [GATE_CREATING, GATE, STARTED, STATE, STATE_NEW, CONFIG];
 
-/// The most that is read of a state file or a configuration.
-pub const FILE_LIMIT: usize = 16 << 20;
+/// The most that is read of a state file or a configuration, and so the most that is written: what the largest configuration brings
+/// into a state (annotations, hooks), and room for what is added to it. A state that could not be read again would be a container
+/// that nobody can end.
+pub const FILE_LIMIT: usize = bundle::CONFIG_LIMIT + (1 << 20);
 
 /// The directory that holds the state directories of all containers (`--root`).
 #[derive(Debug)]
@@ -329,6 +332,9 @@ impl ContainerDir {
     }
 
     fn write_file(&self, name: &str, data: &[u8]) -> nix::Result<()> {
+        if data.len() > FILE_LIMIT {
+            return Err(Errno::EFBIG);
+        }
         let mode = Mode::S_IRUSR | Mode::S_IWUSR;
         let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_TRUNC | OFlag::O_NOFOLLOW;
         let file = open_own(&self.fd, name, flags, mode)?;

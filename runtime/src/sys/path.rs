@@ -148,9 +148,11 @@ pub fn make_file_in_root(root: impl AsFd, path: &Path) -> Result<OwnedFd> {
 /// How many links to nothing are followed, as many as the kernel follows links (path_resolution(7)).
 const MOST_LINKS: u32 = 40;
 
-/// Opens `path`; where it is missing, opens or makes what is above and makes the last component in it. Every call is
-/// about one name in a directory that openat2 has just found inside `root`, so a name that is exchanged meanwhile makes
-/// it fail or land elsewhere in the root, never outside.
+/// Opens `path`, after what of it is missing has been made. Every call is about one name in a directory that openat2 has just found
+/// inside `root`, so a name that is exchanged meanwhile makes it fail or land elsewhere in the root, never outside.
+///
+/// Only links to nothing are followed by recursion, of which there are [`MOST_LINKS`]: an image that has long ones in a chain could
+/// exhaust the stack otherwise.
 fn make_in_root(
     root: BorrowedFd<'_>,
     path: &Path,
@@ -158,33 +160,59 @@ fn make_in_root(
     mode: Mode,
     links: &mut u32,
 ) -> Result<OwnedFd> {
-    // What is above a relative path of one component is the root.
-    let path = if path.as_os_str().is_empty() { Path::new("/") } else { path };
-    let what = |doing: &'static str| move || format!("{doing} {}", path.display());
-    let directory = OFlag::O_PATH | OFlag::O_DIRECTORY;
-    let flags = if kind == SFlag::S_IFDIR { directory } else { OFlag::O_PATH };
-    match open_in_root(root, path, flags) {
-        Err(Errno::ENOENT) => {}
-        other => return other.context(what("open")),
+    let mut missing = Vec::new();
+    let mut reached = Err(Error::from_errno(format!("make {}", path.display()), Errno::ENOENT));
+    for part in path.ancestors() {
+        // What is above a relative path of one component is the root.
+        let part = if part.as_os_str().is_empty() { Path::new("/") } else { part };
+        let flags = if missing.is_empty() { flags_of(kind) } else { flags_of(SFlag::S_IFDIR) };
+        match open_in_root(root, part, flags) {
+            Err(Errno::ENOENT) => missing.push(part),
+            found => {
+                reached = found.context(|| format!("open {}", path.display()));
+                break;
+            }
+        }
     }
-    let above = path.parent().ok_or_else(|| Error::from_errno(what("make")(), Errno::ENOENT))?;
-    let above_mode = Mode::from_bits_truncate(0o755);
-    let dir = make_in_root(root, above, SFlag::S_IFDIR, above_mode, links)?;
+    let mut reached = reached?;
+    while let Some(part) = missing.pop() {
+        let last = missing.is_empty();
+        let (kind, mode) =
+            if last { (kind, mode) } else { (SFlag::S_IFDIR, Mode::from_bits_truncate(0o755)) };
+        reached = make_one(root, &reached, part, (kind, mode), links)?;
+    }
+    Ok(reached)
+}
+
+fn flags_of(kind: SFlag) -> OFlag {
+    if kind == SFlag::S_IFDIR { OFlag::O_PATH | OFlag::O_DIRECTORY } else { OFlag::O_PATH }
+}
+
+/// Makes the last component of `path` in `dir`, the directory of what is before it, and opens it.
+fn make_one(
+    root: BorrowedFd<'_>,
+    dir: &OwnedFd,
+    path: &Path,
+    (kind, mode): (SFlag, Mode),
+    links: &mut u32,
+) -> Result<OwnedFd> {
+    let what = |doing: &'static str| move || format!("{doing} {}", path.display());
+    let flags = flags_of(kind);
     // Behind `..` there is nothing to make: it exists as soon as what is before it does.
     let Some(name) = path.file_name() else { return open_in_root(root, path, flags).context(what("open")) };
     let made = match kind {
-        SFlag::S_IFDIR => nix::sys::stat::mkdirat(&dir, name, mode),
-        _ => nix::sys::stat::mknodat(&dir, name, kind, mode, 0),
+        SFlag::S_IFDIR => nix::sys::stat::mkdirat(dir, name, mode),
+        _ => nix::sys::stat::mknodat(dir, name, kind, mode, 0),
     };
     match made {
         Ok(()) => {
-            open_own(&dir, Path::new(name), flags | OFlag::O_NOFOLLOW, Mode::empty()).context(what("open"))
+            open_own(dir, Path::new(name), flags | OFlag::O_NOFOLLOW, Mode::empty()).context(what("open"))
         }
         // It is a link to nothing, or somebody made it meanwhile.
-        Err(Errno::EEXIST) => match nix::fcntl::readlinkat(&dir, name) {
+        Err(Errno::EEXIST) => match nix::fcntl::readlinkat(dir, name) {
             Ok(target) if *links > 0 => {
                 *links -= 1;
-                let mut followed = above.to_owned();
+                let mut followed = path.parent().unwrap_or(Path::new("/")).to_owned();
                 append(&mut followed, target);
                 make_in_root(root, &followed, kind, mode, links)
             }
@@ -367,5 +395,24 @@ mod tests {
         let error = mkdir_all_in_root(&fd, Path::new("/loop/x"), mode).unwrap_err();
         assert_eq!(error.errno(), Some(Errno::ELOOP));
         std::fs::remove_dir_all(base).unwrap();
+    }
+
+    /// security.md A2, G12: an image with long links to nothing, each of them the beginning of the next, neither exhausts the stack nor
+    /// leads anywhere but into the root.
+    #[test]
+    #[allow(clippy::disallowed_methods, reason = "test code")]
+    fn a2_long_links_to_nothing_are_followed_without_recursion() {
+        let base = std::env::temp_dir().join(format!("rootfs-links-{}", std::process::id()));
+        std::fs::create_dir_all(&base).unwrap();
+        for link in 0..4 {
+            let target = format!("link{}{}", link + 1, "/x".repeat(2000));
+            std::os::unix::fs::symlink(target, base.join(format!("link{link}"))).unwrap();
+        }
+        let fd = open_given(&base, OFlag::O_PATH | OFlag::O_DIRECTORY, Mode::empty()).unwrap();
+        let made = mkdir_all_in_root(&fd, Path::new("/link0/here"), Mode::from_bits_truncate(0o755));
+        assert_eq!(stat(made.unwrap()).unwrap().st_mode & libc::S_IFMT, libc::S_IFDIR);
+        assert!(base.join("link4/x/x").is_dir());
+        // Deeper than what the standard library removes with a descriptor each.
+        assert!(std::process::Command::new("rm").arg("-rf").arg(&base).status().unwrap().success());
     }
 }

@@ -13,8 +13,8 @@ use skeg::sys::clone::{Cloned, clone_process};
 use skeg::sys::pid;
 
 use crate::support::{
-    Container, HOST, KINDS, NEW_MOUNT, bundle, canary, config_with, default_config, facts, fresh_host,
-    make_hostile, rootfs_dir, run, run_beside_canaries, snapshot,
+    Container, HOST, KINDS, NEW_MOUNT, bundle, canary, chown_to_mapped, config_with, default_config, facts,
+    fresh_host, make_hostile, rootfs_dir, run, run_beside_canaries, snapshot,
 };
 
 /// A config that uses the image's own /dev, binds files and directories, and wants a terminal.
@@ -256,6 +256,21 @@ pub fn nothing_into_proc() {
     mounts[1] = json!({"destination": "/proc/uptime", "type": "bind", "source": canary().join("file")});
     let uptime = || fs::read_to_string("/proc/uptime").unwrap();
     assert_eq!(run(config_with(mounts), uptime).unwrap(), "canary");
+}
+
+/// security.md A6: where devices are bound, because they cannot be made, no link of the image leads them into procfs.
+pub fn no_device_into_proc() {
+    let mut config = config_with(json!([{"destination": "/proc", "type": "proc", "source": "proc"}]));
+    config["linux"]["namespaces"] = json!([{"type": "mount"}, {"type": "user"}, {"type": "pid"}]);
+    fs::create_dir(rootfs_dir().join("dev")).unwrap();
+    let link = rootfs_dir().join("dev/full");
+    chown_to_mapped(&rootfs_dir());
+    chown_to_mapped(&rootfs_dir().join("dev"));
+    assert_eq!(run(config.clone(), String::new), Ok(String::new()));
+    fs::remove_file(&link).unwrap();
+    symlink("/proc/uptime", link).unwrap();
+    let text = run(config, String::new).unwrap_err();
+    assert_eq!(text, "make device /dev/full: the destination is in procfs");
 }
 
 /// security.md A7, A12: what is exchanged after the first touch has no effect.

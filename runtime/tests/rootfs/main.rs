@@ -30,6 +30,7 @@ const CASES: &[Case] = &[
     ("a4_proc_and_sys_are_refused_on_anything_but_a_directory", hostile::proc_and_sys_on_links),
     ("a5_no_host_mount_is_left_below", hostile::no_host_mount_is_left_below),
     ("a6_nothing_is_mounted_into_proc", hostile::nothing_into_proc),
+    ("a6_no_device_is_bound_into_proc", hostile::no_device_into_proc),
     ("a7_a12_sources_are_opened_once", hostile::sources_are_opened_once),
     ("a9_read_only_means_read_only", mounts::read_only_means_read_only),
     ("a10_nothing_is_made_in_a_read_only_source", mounts::nothing_made_in_read_only_source),

@@ -36,6 +36,12 @@ pub const CASES: &[Case] = &[
     Case::new("g2_foreign_state_root", "security.md G2: a state root of others is refused", g2_foreign),
     Case::new("g3_state_tampered", "security.md G3: damaged state is an error of that id only", g3)
         .limit(120),
+    Case::new(
+        "g3_largest_configuration",
+        "security.md G3: what a configuration of any size made can be found and ended again",
+        g3_largest,
+    )
+    .limit(120),
     Case::new("g5_hostile_config", "security.md G5: a hostile config.json is one error, quickly", g5)
         .limit(120),
     Case::new("g5_nul_in_strings", "security.md G5: NUL in a string is an error", g5_nul),
@@ -305,6 +311,43 @@ fn g2_foreign(ctx: &Ctx) -> Outcome {
         let made_safe =
             data.permissions().mode() & 0o022 == 0 && std::os::unix::fs::MetadataExt::uid(&data) == 0;
         ensure!(refused || made_safe, "{} was used as it is", root.display());
+    }
+    Ok(())
+}
+
+fn g3_largest(ctx: &Ctx) -> Outcome {
+    let mut bundle = ctx.bundle()?;
+    bundle.probe(["sleep"]);
+    // What a record has beside the annotations is then more than what the configuration has.
+    for pointer in [
+        "/mounts",
+        "/hostname",
+        "/process/env",
+        "/process/capabilities",
+        "/process/rlimits",
+        "/linux/maskedPaths",
+        "/linux/readonlyPaths",
+        "/linux/resources",
+        "/linux/seccomp",
+    ] {
+        bundle.remove(pointer);
+    }
+    bundle.write()?;
+    let file = bundle.dir.join("config.json");
+    let mut config: Value = serde_json::from_slice(&fs::read(&file)?)?;
+    for size in [15 << 20, (16 << 20) - 1000, 16 << 20] {
+        config["annotations"] = json!({"a": ""});
+        let room = size - serde_json::to_vec(&config)?.len();
+        config["annotations"]["a"] = json!("x".repeat(room));
+        fs::write(&file, serde_json::to_vec(&config)?)?;
+        let created = ctx.call(["create", "--bundle"]).arg(&bundle.dir).arg(&bundle.id).run()?;
+        if created.status == 0 {
+            for words in [&["start"][..], &["state"], &["delete", "--force"]] {
+                ctx.call(words).arg(&bundle.id).run()?.ok().during(format!("{words:?} with {size} bytes"))?;
+            }
+        }
+        let left = leftovers::of_case(ctx)?;
+        ensure!(left.is_empty(), "{size} bytes: left behind: {}", left.join("; "));
     }
     Ok(())
 }

@@ -11,8 +11,19 @@ pub struct Mutant {
     /// Its file, without the ending.
     pub name: String,
     /// The tests that notice, as `scripts/mutants` reads them.
-    #[cfg_attr(not(test), expect(dead_code, reason = "held against the sources by a test"))]
     pub proofs: Vec<String>,
+}
+
+impl Mutant {
+    /// Whether it names this test of this kind. Sweeps have no names: those of its row are meant.
+    pub fn is_noticed_by(&self, row: &str, kind: &str, test: &str) -> bool {
+        self.proofs.iter().any(|proof| match proof.split_once(' ') {
+            Some(("sweep", _)) => kind == "sweep" && row == self.row,
+            Some(("compile", name)) => kind == "unit" && name == test,
+            Some((its_kind, names)) => its_kind == kind && names.rsplit(' ').next() == Some(test),
+            None => false,
+        })
+    }
 }
 
 /// All, in order of their names.
@@ -62,6 +73,7 @@ mod tests {
             String::from_utf8(output.unwrap().stdout).unwrap()
         };
         let (unit, runtime) = (sources("runtime/src"), sources("runtime/tests"));
+        let init_unit = sources("init/src");
         let (shim_unit, shim) = (sources("shim/src"), sources("shim/tests"));
         for mutant in all() {
             let Mutant { row, name, proofs } = mutant;
@@ -77,6 +89,7 @@ mod tests {
                             && (runtime.contains(&format!("fn {test}("))
                                 || runtime.contains(&format!("(\"{test}\"")))
                     }
+                    ["init-unit", test] => init_unit.contains(&format!("fn {test}(")),
                     ["shim-unit", test] => shim_unit.contains(&format!("fn {test}(")),
                     ["shim", file, test] => {
                         root().join(format!("shim/tests/{file}.rs")).exists()

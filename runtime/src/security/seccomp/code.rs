@@ -221,12 +221,17 @@ impl Code {
     pub(super) fn finish(mut self) -> Result<Vec<sock_filter>> {
         let length = self.reversed.len();
         if length > MAX_INSTRUCTIONS {
-            let what = format!("needs {length} BPF instructions, and the kernel takes {MAX_INSTRUCTIONS}");
-            return Err(Error::new(format!("/linux/seccomp: {what}")));
+            return Err(too_long(length));
         }
         self.reversed.reverse();
         Ok(self.reversed)
     }
+}
+
+/// The error for a program of so many instructions, or of more.
+pub(super) fn too_long(length: usize) -> Error {
+    let what = format!("needs {length} BPF instructions, and the kernel takes {MAX_INSTRUCTIONS}");
+    Error::new(format!("/linux/seccomp: {what}"))
 }
 
 /// Whether both compare the same word of the same argument for plain equality, and nothing else.
