@@ -99,7 +99,7 @@ bench-shim: build test-deps ## the shim beside the Go shim with runc: ctr run an
 	scripts/install-test-deps containerd umoci
 	bench/shim bin/containerd-shim-skeg-v2 bin/skeg --runc $(RUNC)
 
-test: check vm-ci conformance shim-test engines ## everything that is tested on this machine: the project's own tests, others' suites, real managers (20 minutes)
+test: check vm-lane conformance shim-test engines ## everything that is tested on this machine: the project's own tests, others' suites, real managers (20 minutes)
 
 check: test-deps fmt lint unit build spec-tests compare sweep-sample ## the project's own tests alone (10 minutes)
 
@@ -143,37 +143,17 @@ v2only-test: build $(SPEC_TESTS) ## the black-box suite and the cgroup tests on 
 	$(VM)/v2only $(SPEC_TESTS) --runtime bin/skeg --soak 20
 	$(STATIC) $(VM)/v2only $(CARGO) test --locked -p skeg --lib cgroup::
 
-# 1800 s at the most, after which the guest is ended. Emulation takes ten times as long as the machine itself, and more.
-vm-test: build $(SPEC_TESTS) ## the black-box suite in a guest with pure cgroup v2, systemd and AppArmor (minutes)
-	$(VM)/test bin/skeg $(SPEC_TESTS) --alone --patience 4 --soak 20
+# SUITES="runc podman-root": those suites; `spec-tests/vm/lane` lists all, also those that continuous integration leaves out.
+vm-lane: build $(SPEC_TESTS) ## every suite in guests with pure cgroup v2, systemd and AppArmor: spec-tests, runc's, runtime-tools, podman, the shim (25 minutes)
+	$(VM)/lane bin/skeg bin/containerd-shim-skeg-v2 $(SPEC_TESTS) $(SUITES)
 
-vm-systemd: build $(SPEC_TESTS) ## the same with --systemd-cgroup
-	$(VM)/test bin/skeg $(SPEC_TESTS) --alone --patience 4 --soak 20 --systemd-cgroup
-
-# By name or subject, what the machine itself cannot show: pure cgroup v2, systemd, AppArmor, SELinux. A limit in time is there
-# to end what hangs: no case depends on speed.
-VM_CASES := cgroup_,_cgroup,cgroups,memory_,pids_,cpu_,blkio_,device_,devices,update_,resources_,events_,apparmor,systemd_,nested,f11_,f15_,d7_,d8_,pause_,in_paused,of_paused,kill_
-vm-ci: build $(SPEC_TESTS) ## the cases of cgroups, systemd, AppArmor and SELinux in a guest with pure cgroup v2, with and without --systemd-cgroup (4 minutes)
-	VM_CORE=yes VM_TIMEOUT=600 VM_KERNEL=security=selinux $(VM)/test bin/skeg $(SPEC_TESTS) --alone --patience 12 --filter selinux_
-	VM_CORE=yes VM_TIMEOUT=1200 $(VM)/test bin/skeg $(SPEC_TESTS) --both-drivers --alone --patience 12 --soak 5 --filter $(VM_CASES)
-
-# By file, what of runc's tests is about cgroups and systemd.
-VM_RUNC_FILES := update.bats,cgroups.bats,cgroup_delegation.bats,delete.bats,dev.bats,events.bats,pause.bats,ps.bats
-vm-suites: build ## runc's tests about cgroups, with and without --systemd-cgroup, in that guest, each case compared with what is expected (10 minutes)
-	$(VM)/conformance runc skeg-v2 bin/skeg --patience 10 --filter $(VM_RUNC_FILES)
-	$(VM)/conformance runc skeg-v2-systemd bin/skeg --systemd-cgroup --patience 10 --filter $(VM_RUNC_FILES)
+vm-test: build $(SPEC_TESTS) ## the black-box suite alone there, with and without --systemd-cgroup
+	$(VM)/lane bin/skeg bin/containerd-shim-skeg-v2 $(SPEC_TESTS) spec-tests-systemd spec-tests selinux
 
 # What is made of the root file system where a mount namespace needs no copy of the host's (Linux 7.0).
 VM_MOUNTS := a1_,a5_,a7_,a14_,b4_,t7_,mount_,mounts,propagation,rootfs,hostname
 vm-sid: build $(SPEC_TESTS) ## the cases about mounts and the root file system on the kernel of Debian sid (5 minutes)
 	VM_RELEASE=sid VM_CORE=yes VM_TIMEOUT=1200 $(VM)/test bin/skeg $(SPEC_TESTS) --alone --patience 12 --soak 5 --filter $(VM_MOUNTS)
-
-vm-shim: build ## the shim's first script on the guest's containerd, with and without systemd's cgroups (half an hour)
-	$(VM)/shim bin/containerd-shim-skeg-v2 bin/skeg skeg+skeg
-
-vm-podman: runtime ## podman of root and of a user in that guest, by systemd, each step beside runc and crun (half an hour)
-	$(VM)/make-guest
-	$(VM)/run-in-guest --timeout 3600 --share $(CURDIR)/bin --share $(CURDIR)/$(VM) -- $(CURDIR)/$(VM)/podman $(CURDIR)/bin/skeg
 
 # Left out are two that give themselves a time that no emulated processor keeps.
 vm-unit: ## the runtime's unit tests and its tests with containers in that guest

@@ -2,6 +2,8 @@
 # shellcheck disable=SC1091,SC2016,SC2046,SC2086,SC2154,SC2034,SC2119,SC2015 # ids and options are words without blanks; lib.sh is next door
 # What ctr can ask of a shim, one containerd and one pair of shim and runtime at a time. See lib.sh for its settings.
 . "$(dirname "$0")/lib.sh"
+# Containers at once, at the end.
+MANY=${MANY:-100}
 begin
 id() { echo "$PREFIX-$1"; }
 runs() { ctr tasks ls | grep -q "^$(id "$1") .*RUNNING"; }
@@ -95,10 +97,10 @@ kill $events
 if [ "${COMBO%+*}" = skeg ]; then told='s/x/x/' wanted="create start oom exit delete"; else told='/oom/d' wanted="create start exit"; fi
 check "events in their order" "$wanted" "$(grep -o "/tasks/[a-z]* .*$(id oom2)" "$WORK/events" | sed 's,/tasks/\([a-z]*\) .*,\1,' | sed "$told" | uniq | tr '\n' ' ' | cut -c1-${#wanted})"
 
-# at_once COMMAND: COMMAND N for N from 1 to 100, ten at a time.
+# at_once COMMAND: COMMAND N for N from 1 to $MANY, ten at a time.
 at_once() {
 	local n pids=()
-	for n in $(seq 100); do
+	for n in $(seq $MANY); do
 		"$1" "$n" >>"$WORK/many.log" 2>&1 &
 		pids+=($!)
 		if [ ${#pids[@]} = 10 ]; then
@@ -106,6 +108,7 @@ at_once() {
 			pids=()
 		fi
 	done
+	wait "${pids[@]}"
 }
 start_one() { run -d --null-io $IMAGE "$(id many$1)" sleep 1000; }
 is_stopped() { ctr tasks ls | grep -q "$1 .*STOPPED"; }
@@ -120,7 +123,7 @@ end_one() {
 : >"$WORK/many.log"
 start=$(date +%s%N)
 at_once start_one
-check "100 containers at once" 100 "$(ctr tasks ls | grep -c "$(id many).*RUNNING")"
+check "$MANY containers at once" $MANY "$(ctr tasks ls | grep -c "$(id many).*RUNNING")"
 say "     $((($(date +%s%N) - start) / 1000000)) ms to start them"
 at_once end_one
 check "and none any more" 0 "$(ctr tasks ls | grep -c "$(id many)")"

@@ -7,16 +7,17 @@ import os
 import sys
 import time
 
-from cri_client import LIMIT, address, api, check, container, cri, exec_sync, failed, ours, pod_status, remove_pod, run_pod, shims, state, work
+from cri_client import LIMIT, PATIENCE, address, api, check, container, cri, exec_sync, failed, ours, pod_status, remove_pod, run_pod, shims, state, work
 import grpc
 import websocket
 
 
-def cgroup_file(pid, controller, name):
-    for line in open(f"/proc/{pid}/cgroup"):
-        _, controllers, path = line.rstrip("\n").split(":", 2)
-        if controller in controllers.split(","):
-            return open(f"/sys/fs/cgroup/{controllers}{path}/{name}").read().strip()
+def memory_limit(pid):
+    """What the cgroup of a process has: of the hierarchy of v1, or of the only one of v2."""
+    paths = dict(line.rstrip("\n").split(":", 2)[1:] for line in open(f"/proc/{pid}/cgroup"))
+    if "memory" in paths:
+        return open(f"/sys/fs/cgroup/memory{paths['memory']}/memory.limit_in_bytes").read().strip()
+    return open(f"/sys/fs/cgroup{paths['']}/memory.max").read().strip()
 
 
 def pid_of(marker):
@@ -46,22 +47,22 @@ check("and its files", 2, exec_sync(second, "/bin/ls", "/etc/hostname", "/etc/ho
 if ours == "yes":
     # With the Go shim this call never returns.
     begin = time.time()
-    exec_sync(second, "/bin/sh", "-c", "sleep 300 & echo left")
-    check("i8 ExecSync ends although its output stays open", True, time.time() - begin < 60)
+    exec_sync(second, "/bin/sh", "-c", f"sleep {300 * PATIENCE} & echo left")
+    check("i8 ExecSync ends although its output stays open", True, time.time() - begin < 60 * PATIENCE)
 begin = time.time()
 try:
-    exec_sync(second, "/bin/sleep", "30", timeout=1)
+    exec_sync(second, "/bin/sleep", str(30 * PATIENCE), timeout=1)
     check("ExecSync with a limit is cut off", True, False)
 except grpc.RpcError as error:
     check("ExecSync with a limit is cut off", grpc.StatusCode.DEADLINE_EXCEEDED, error.code())
-check("long before the command would end", True, time.time() - begin < 20)
+check("long before the command would end", True, time.time() - begin < 20 * PATIENCE)
 check("logs reach the log file", True, "stdout F started" in open(work + "/pod-logs/first.log").read())
 
 
 def stream(command, tty, data, size=None):
     request = api.ExecRequest(container_id=second, cmd=command, tty=tty, stdin=True, stdout=True, stderr=not tty)
     url = cri.Exec(request, timeout=LIMIT).url.replace("http://", "ws://")
-    socket = websocket.create_connection(url, subprotocols=["v4.channel.k8s.io"], timeout=20)
+    socket = websocket.create_connection(url, subprotocols=["v4.channel.k8s.io"], timeout=20 * PATIENCE)
     if size:
         socket.send_binary(b"\4" + json.dumps({"Width": size[0], "Height": size[1]}).encode())
     socket.send_binary(b"\0" + data)
@@ -86,7 +87,7 @@ check("Exec tells the exit code", "6", (result or {}).get("details", {}).get("ca
 output, _ = stream(["/bin/sh", "-c", "read x; test -t 0 && echo tty $x"], True, b"there\n")
 check("Exec with a terminal", True, b"tty there" in output[1])
 # The size comes when it comes.
-sized = "read x; n=0; until stty size | grep -q '37 101' || [ $n = 80 ]; do n=$((n + 1)); sleep 0.2; done; stty size"
+sized = f"read x; n=0; until stty size | grep -q '37 101' || [ $n = {80 * PATIENCE} ]; do n=$((n + 1)); sleep 0.2; done; stty size"
 output, _ = stream(["/bin/sh", "-c", sized], True, b"\n", (101, 37))
 check("Exec with a terminal of another size", True, b"37 101" in output[1])
 
@@ -109,17 +110,17 @@ check("stats: cpu time", True, stats.cpu.usage_core_nano_seconds.value > 0)
 check("stats: memory", True, stats.memory.working_set_bytes.value > 0)
 resources = api.LinuxContainerResources(memory_limit_in_bytes=32 << 20, cpu_shares=512)
 cri.UpdateContainerResources(api.UpdateContainerResourcesRequest(container_id=second, linux=resources), timeout=LIMIT)
-check("the new memory limit is in the cgroup", str(32 << 20), cgroup_file(pid_of("100001"), "memory", "memory.limit_in_bytes"))
+check("the new memory limit is in the cgroup", str(32 << 20), memory_limit(pid_of("100001")))
 
 begin = time.time()
-cri.StopContainer(api.StopContainerRequest(container_id=first, timeout=50), timeout=LIMIT)
+cri.StopContainer(api.StopContainerRequest(container_id=first, timeout=50 * PATIENCE), timeout=LIMIT)
 check("a stop lets the container end by itself", 5, state(first).exit_code)
-check("without waiting for the whole grace", True, time.time() - begin < 50)
+check("without waiting for the whole grace", True, time.time() - begin < 50 * PATIENCE)
 begin = time.time()
 cri.StopContainer(api.StopContainerRequest(container_id=second, timeout=1), timeout=LIMIT)
-check("a stop kills after the grace", (137, True), (state(second).exit_code, time.time() - begin < 50))
+check("a stop kills after the grace", (137, True), (state(second).exit_code, time.time() - begin < 50 * PATIENCE))
 out_of_memory = container(pod, "oom", ["/bin/sh", "-c", "exec sort /dev/zero"])
-for _ in range(300):
+for _ in range(300 * PATIENCE):
     if state(out_of_memory).state == 2:
         break
     time.sleep(0.1)

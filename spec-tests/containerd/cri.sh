@@ -10,7 +10,7 @@ ours=$([ "${COMBO%+*}" = skeg ] && echo yes || echo no)
 client() {
 	local program=$1 code=0
 	shift
-	timeout -k 1 200 "$python" "$here/$program" "$WORK/c.sock" "$IMAGE" "$WORK" "$top/proto/cri" "$ours" "$@" >"$WORK/cri.out" 2>&1 || code=$?
+	timeout -k 1 $((200 * PATIENCE)) "$python" "$here/$program" "$WORK/c.sock" "$IMAGE" "$WORK" "$top/proto/cri" "$ours" "$@" >"$WORK/cri.out" 2>&1 || code=$?
 	grep '^ok\|^FAIL' "$WORK/cri.out" | tee -a "$WORK/checks"
 	checks=$((checks + $(grep -c '^ok' "$WORK/cri.out")))
 	check "$program${1:+ $1} ran to its end" 0 $code

@@ -16,7 +16,10 @@ import cri_pb2 as api
 import cri_pb2_grpc
 
 cri = cri_pb2_grpc.RuntimeServiceStub(grpc.insecure_channel("unix://" + address))
-LIMIT = 60
+PATIENCE = int(os.environ.get("PATIENCE") or 1)
+LIMIT = 60 * PATIENCE
+# With systemd's cgroups a pod's is a slice.
+PARENT = "skegcri.slice" if os.environ.get("SYSTEMD") == "yes" else "/skeg-cri"
 failed = []
 
 
@@ -45,7 +48,7 @@ pod_config = api.PodSandboxConfig(
     hostname="skegpod",
     log_directory=work + "/pod-logs",
     dns_config=api.DNSConfig(servers=["10.88.77.53"], searches=["skeg.test"]),
-    linux=api.LinuxPodSandboxConfig(cgroup_parent="/skeg-cri"),
+    linux=api.LinuxPodSandboxConfig(cgroup_parent=PARENT),
 )
 os.makedirs(work + "/pod-logs", exist_ok=True)
 
@@ -84,5 +87,5 @@ def state(one):
     return cri.ContainerStatus(api.ContainerRequest(container_id=one), timeout=LIMIT).status
 
 
-def exec_sync(one, *words, timeout=10):
+def exec_sync(one, *words, timeout=10 * PATIENCE):
     return cri.ExecSync(api.ExecSyncRequest(container_id=one, cmd=words, timeout=timeout), timeout=LIMIT)

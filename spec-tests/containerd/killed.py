@@ -10,7 +10,7 @@ import os
 import sys
 import time
 
-from cri_client import LIMIT, api, check, container, cri, exec_sync, failed, pod_status, remove_pod, run_pod, shims, state
+from cri_client import LIMIT, PATIENCE, api, check, container, cri, exec_sync, failed, pod_status, remove_pod, run_pod, shims, state
 
 
 def is_ours(pid):
@@ -21,7 +21,7 @@ def is_ours(pid):
 
 
 def eventually(condition):
-    for _ in range(200):
+    for _ in range(200 * PATIENCE):
         if condition():
             return True
         time.sleep(0.05)

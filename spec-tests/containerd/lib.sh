@@ -180,7 +180,7 @@ shims() {
 
 # The cgroups of containers, innermost first.
 cgroups() {
-	find /sys/fs/cgroup -maxdepth 5 -depth -type d \( -name "$PREFIX-*" -o -path '*/default/*' -o -path '*/k8s.io/*' -o -path '*/skeg-cri/*' \) 2>/dev/null
+	find /sys/fs/cgroup -maxdepth 5 -depth -type d \( -name "$PREFIX-*" -o -path '*/default/*' -o -path '*/k8s.io/*' -o -path '*/skeg-cri/*' -o -path '*/skegcri.slice/*' \) 2>/dev/null
 }
 
 # What a container may leave on the host: shims, mounts, cgroups, sockets, network namespaces.

@@ -4,6 +4,11 @@
 # ends. See lib.sh for the settings.
 . "$(dirname "$0")/lib.sh"
 EXECS=${EXECS:-500}
+# Of output, and of orphans.
+MIB=${MIB:-1024}
+ORPHANS=${ORPHANS:-1000}
+# A child that outlives what is asked of it, in seconds.
+CHILD=$((600 * PATIENCE))
 begin
 id() { echo "$PREFIX-$1"; }
 status_of() { ctr tasks ls | awk -v c="$1" '$1==c {print $3}'; }
@@ -28,26 +33,27 @@ grows() {
 }
 # Limits, not measurements: what they tell apart takes minutes.
 begin_clock() { clock=$SECONDS; }
-within() { [ $((SECONDS - clock)) -lt "$1" ] && echo yes || echo "no: $((SECONDS - clock)) s"; }
-# The sum of 1 GiB of zeros.
-GIB=49bc20df15e412a64472421e13fe86ff1c5165e18b2afccf160d4dc19fe68a14
+within() { [ $((SECONDS - clock)) -lt $(($1 * PATIENCE)) ] && echo yes || echo "no: $((SECONDS - clock)) s"; }
+ZEROS=$((MIB << 20))
+zeros_sum() { head -c $ZEROS /dev/zero | sha256sum | cut -d' ' -f1; }
 remove() { ctr tasks rm -f "$1" >/dev/null 2>&1; must ctr containers rm "$1"; }
 
 # security.md I8.
 output() {
-	local before_kib sum slow
+	local before_kib sum slow wanted
+	wanted=$(zeros_sum)
 	sets_out $(id open) $IMAGE $(id open) sleep 1000 || return
 	begin_clock
-	ctr tasks exec --exec-id bg $(id open) sh -c 'sleep 600 & echo ended' >"$WORK/out" 2>&1
+	ctr tasks exec --exec-id bg $(id open) sh -c "sleep $CHILD & echo ended" >"$WORK/out" 2>&1
 	check "an exec ends although its child keeps the output open" ended "$(cat "$WORK/out")"
 	check "long before the child does" yes "$(within 60)"
 	before_kib=$(memory VmHWM)
-	sum=$(LIMIT=150 ctr tasks exec --exec-id big $(id open) sh -c 'head -c 1073741824 /dev/zero' | sha256sum | cut -d' ' -f1)
-	check "1 GiB through an exec's output, every byte" $GIB "$sum"
+	sum=$(LIMIT=150 ctr tasks exec --exec-id big $(id open) head -c $ZEROS /dev/zero | sha256sum | cut -d' ' -f1)
+	check "$MIB MiB through an exec's output, every byte" $wanted "$sum"
 	grows "the shim's peak stays" 512 "$before_kib" "$(memory VmHWM)"
 	check "what pipes hold is not lost to a reader that is late" 100000 "$(ctr tasks exec --exec-id late $(id open) head -c 100000 /dev/zero | { sleep 1; wc -c; })"
-	sum=$(LIMIT=150 run --rm $IMAGE $(id bigrun) sh -c 'head -c 1073741824 /dev/zero' | sha256sum | cut -d' ' -f1)
-	check "1 GiB through a container's output, every byte" $GIB "$sum"
+	sum=$(LIMIT=150 run --rm $IMAGE $(id bigrun) head -c $ZEROS /dev/zero | sha256sum | cut -d' ' -f1)
+	check "$MIB MiB through a container's output, every byte" $wanted "$sum"
 	before_kib=$(memory VmRSS)
 	mkfifo "$WORK/slow" 2>/dev/null
 	ctr tasks exec --exec-id slow $(id open) sh -c 'yes 2>/dev/null | head -c 100000000' >"$WORK/slow" &
@@ -64,7 +70,7 @@ output() {
 
 # In the host's PID namespace the child outlives the init process until the shim ends it.
 child() {
-	sets_out $(id child) --with-ns pid:/proc/$$/ns/pid $IMAGE $(id child) sh -c 'sleep 600 & exit 4' || return
+	sets_out $(id child) --with-ns pid:/proc/$$/ns/pid $IMAGE $(id child) sh -c "sleep $CHILD & exit 4" || return
 	begin_clock
 	eventually 20 is $(id child) STOPPED && ok "a container ends although its child keeps the output open" || bad "it is $(status_of $(id child))"
 	check "and is deleted at once" "exit code 4" "$(ctr tasks rm $(id child) 2>&1 | grep -o 'exit code [0-9]*')"
@@ -115,10 +121,10 @@ leaks() {
 # security.md I13: processes of a host PID namespace end as the shim's children.
 orphans() {
 	sets_out $(id orphans) --with-ns pid:/proc/$$/ns/pid $IMAGE $(id orphans) sh -c 'sleep 1000' || return
-	ctr tasks exec --exec-id o $(id orphans) sh -c 'for i in $(seq 1000); do (true & ) ; done; exit 9' >/dev/null 2>&1
+	ctr tasks exec --exec-id o $(id orphans) sh -c "for i in \$(seq $ORPHANS); do (true & ) ; done; exit 9" >/dev/null 2>&1
 	check "the exit code in a storm of orphans" 9 $?
 	eventually 20 no_zombies
-	check "1000 orphans leave no zombie" 0 "$(zombies)"
+	check "$ORPHANS orphans leave no zombie" 0 "$(zombies)"
 	must ctr tasks exec -d --exec-id bg $(id orphans) sleep 3333
 	must ctr tasks kill -s 9 $(id orphans)
 	eventually 20 is $(id orphans) STOPPED
@@ -138,7 +144,7 @@ restart() {
 	start_containerd
 	check "a container lives on" RUNNING "$(status_of $(id stay))"
 	check "exec after the restart" again "$(ctr tasks exec --exec-id again $(id stay) echo again 2>&1)"
-	check "its output is read again" tick "$(timeout -k 1 10 "$CTR" tasks attach $(id stay) 2>/dev/null | head -1)"
+	check "its output is read again" tick "$(timeout -k 1 $((10 * PATIENCE)) "$CTR" tasks attach $(id stay) 2>/dev/null | head -1)"
 	check "its own input is as before" "over here" "$(echo over here | ctr tasks exec --exec-id input $(id stay) head -1 2>&1)"
 	# containerd 1.6 keeps a task that ended meanwhile. containerd 2 deletes it and its shim before it takes events; the shim
 	# stays until it has told the end (10 s at the most), and nobody can listen that early: that it goes soon is the sign.
