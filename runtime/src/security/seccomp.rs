@@ -776,7 +776,7 @@ mod tests {
     #[test]
     fn e12_more_rules_than_instructions() {
         let rule = |value: usize| {
-            let action = if value % 2 == 0 { "SCMP_ACT_ALLOW" } else { "SCMP_ACT_LOG" };
+            let action = if value.is_multiple_of(2) { "SCMP_ACT_ALLOW" } else { "SCMP_ACT_LOG" };
             let args = json!([{"index": 0, "op": "SCMP_CMP_EQ", "value": value}]);
             json!({"names": ["getpid"], "action": action, "args": args})
         };
