@@ -1,6 +1,6 @@
 //! What a process is given before execve: labels, keyring, scheduling, filter, working directory, ids, capabilities.
 //!
-//! [`set_labels`] and [`apply`] serve the init process and every exec process (design rule 12). Their order is fixed:
+//! [`set_labels`] and [`apply`] serve the init process and every exec process (ARCHITECTURE.md, invariant 3). Their order is fixed:
 //!
 //! 1. AppArmor and SELinux labels, that of keys too, while the process may still write its attributes, and before it is seen in
 //!    the container

@@ -17,7 +17,7 @@ use nix::sys::stat::{Mode, SFlag, major, minor};
 use nix::sys::statfs::{DEVPTS_SUPER_MAGIC, fstatfs};
 use nix::sys::time::TimeVal;
 use nix::unistd::{Gid, Uid, fchdir};
-use oci_spec::runtime::Box as Size;
+use oci_spec::runtime::{Box as Size, Process};
 
 use crate::error::{Context as _, Error, Result};
 use crate::sys::path::{open_given, open_in_root_no_links, stat};
@@ -126,6 +126,29 @@ pub fn give_pipes_to(owner: Uid) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Where the master of a process's terminal will go: over the console socket, or to the `foreground` half of this command. A terminal
+/// needs somebody who takes it, and a socket needs a terminal; none is needed without a terminal.
+///
+/// # Errors
+/// One is there without the other, in runc's words; those of [`connect_socket`].
+pub fn choose(
+    process: &Process,
+    socket: Option<&Path>,
+    foreground: Option<OwnedFd>,
+) -> Result<Option<OwnedFd>> {
+    match (process.terminal() == Some(true), socket, foreground) {
+        (true, Some(path), _) => connect_socket(path).map(Some),
+        (true, None, Some(foreground)) => Ok(Some(foreground)),
+        (true, None, None) => Err(Error::new(
+            "cannot allocate tty if runc will detach without setting console socket: use --console-socket",
+        )),
+        (false, Some(_), _) => {
+            Err(Error::new("cannot use console socket if runc will not detach or allocate tty"))
+        }
+        (false, None, _) => Ok(None),
+    }
 }
 
 /// Connects to a socket of the manager's (console, pidfd, seccomp agent), once. A path longer than an address can hold is reached by its directory.

@@ -13,9 +13,9 @@ use crate::cgroup::systemd::Manager;
 use crate::cgroup::{self, Cgroup, CgroupEntry, CgroupPlan, Hierarchies};
 use crate::cli::CreateOptions;
 use crate::console;
+use crate::delete;
 use crate::error::{Context as _, Error, Result};
 use crate::gate::{self, Gate};
-use crate::hooks::{self, Kind};
 use crate::init::{self, Init};
 use crate::log::{self, Log};
 use crate::namespaces::{self, OpenNamespace, PID, TIME, USER};
@@ -24,11 +24,9 @@ use crate::process::{self, Surroundings};
 use crate::rootfs::{self, sources::MountSources};
 use crate::security::lsm;
 use crate::spawn::{Attendance, Spawned, attend};
-use crate::state::{ContainerDir, Lock, State, StateRoot, Status};
+use crate::state::{ContainerDir, Lock, State, StateRoot};
 use crate::sync::{Channel, Message};
 use crate::sys::clone::{Cloned, clone_process};
-use crate::sys::fd::send_with_fds;
-use crate::sys::path::replace_given;
 use crate::sys::process::permitted_capabilities;
 use crate::sys::procfs::Procfs;
 use crate::sys::seal::SealedProgram;
@@ -47,15 +45,6 @@ pub struct Global {
     pub listen_fds: u32,
     /// The service manager's socket, where there is one.
     pub notify_socket: Option<OsString>,
-}
-
-/// Where the terminal of a container goes.
-#[derive(Debug)]
-pub enum Terminal {
-    /// To the manager's console socket.
-    Socket,
-    /// To the foreground half of this command, by this end of a socket pair.
-    Foreground(OwnedFd),
 }
 
 /// A container that is ready to be started, and not yet let go.
@@ -80,9 +69,9 @@ pub struct Created {
 /// # Errors
 /// What was being done, and why it failed; nothing is left behind.
 pub fn create(global: &Global, options: &CreateOptions, log: &mut Log) -> Result<()> {
-    let created = prepare(global, options, Some(Terminal::Socket), true, log)?;
+    let created = prepare(global, options, None, true, log)?;
     let finish = || -> Result<()> {
-        announce(&created.init, options)?;
+        created.init.announce(options.pid_file.as_deref(), options.pidfd_socket.as_deref())?;
         gate::set_created(&created.dir)?;
         created.init.answer(&Message::Proceed)
     };
@@ -90,19 +79,20 @@ pub fn create(global: &Global, options: &CreateOptions, log: &mut Log) -> Result
 }
 
 /// Everything up to the point where the init process waits: for `start` behind the gate, or, without one, for `run`.
+/// `foreground` is where a terminal goes that no `--console-socket` takes.
 ///
 /// # Errors
 /// What was being done, and why it failed; nothing is left behind.
 pub fn prepare(
     global: &Global,
     options: &CreateOptions,
-    terminal: Option<Terminal>,
+    foreground: Option<OwnedFd>,
     with_gate: bool,
     log: &mut Log,
 ) -> Result<Created> {
     // Decide. Nothing is touched.
     let mut decided = decide(global, options, log)?;
-    let mut inherited = Inherited::open(&decided, terminal)?;
+    let mut inherited = Inherited::open(&decided, foreground)?;
     // Act. `making` has what has to be taken back where a later step fails.
     let mut making = Making::begin(&decided)?;
     let make = || -> Result<()> {
@@ -122,7 +112,7 @@ pub fn prepare(
     match make() {
         Ok(()) => making.made(decided.spec),
         Err(error) => {
-            making.undo(&decided.spec, log);
+            making.undo(log);
             Err(error)
         }
     }
@@ -184,8 +174,9 @@ struct Inherited {
 
 impl Inherited {
     /// What can be opened before the container has a directory.
-    fn open(decided: &Decided<'_>, terminal: Option<Terminal>) -> Result<Self> {
-        let console = open_console(&decided.process, decided.options, terminal)?;
+    fn open(decided: &Decided<'_>, foreground: Option<OwnedFd>) -> Result<Self> {
+        let console =
+            console::choose(&decided.process, decided.options.console_socket.as_deref(), foreground)?;
         let joins = namespaces::open(&decided.plan.namespaces)?;
         sysctl::check_joined(&decided.plan.sysctls, &joins)?;
         Ok(Self { console, joins, sources: None, gate: None, procfs: None })
@@ -268,28 +259,8 @@ impl Making {
         Ok(Created { spec, dir, state, cgroup, init, lock: Some(lock) })
     }
 
-    fn undo(self, spec: &Spec, log: &mut Log) {
-        undo(self.dir, &self.state, self.cgroup, self.init, spec, log);
-    }
-}
-
-/// Where the master of the terminal will go. A terminal needs somebody who takes it, and a socket needs a terminal.
-fn open_console(
-    process: &Process,
-    options: &CreateOptions,
-    terminal: Option<Terminal>,
-) -> Result<Option<OwnedFd>> {
-    match (process.terminal() == Some(true), &options.console_socket, terminal) {
-        (true, Some(path), _) => console::connect_socket(path).map(Some),
-        (true, None, Some(Terminal::Foreground(socket))) => Ok(Some(socket)),
-        // runc's words.
-        (true, None, _) => Err(Error::new(
-            "cannot allocate tty if runc will detach without setting console socket: use --console-socket",
-        )),
-        (false, Some(_), _) => {
-            Err(Error::new("cannot use console socket if runc will not detach or allocate tty"))
-        }
-        (false, None, _) => Ok(None),
+    fn undo(self, log: &mut Log) {
+        undo(self.dir, &self.state, self.cgroup, self.init, log);
     }
 }
 
@@ -410,47 +381,15 @@ fn spawn(
     }
 }
 
-/// Tells the manager of the process: pid file and pidfd.
-///
-/// # Errors
-/// What writing or sending said.
-pub fn announce(init: &Spawned, options: &CreateOptions) -> Result<()> {
-    if let Some(path) = &options.pid_file {
-        replace_given(path, init.pid.to_string().as_bytes())
-            .context(|| format!("write the pid file {}", path.display()))?;
-    }
-    if let Some(path) = &options.pidfd_socket {
-        send_pidfd(path, &init.pidfd)?;
-    }
-    Ok(())
-}
-
-/// Sends a pidfd over the socket at `path` (`--pidfd-socket`).
-///
-/// # Errors
-/// What connecting or sending said.
-pub fn send_pidfd(path: &std::path::Path, pidfd: &OwnedFd) -> Result<()> {
-    let socket = console::connect_socket(path)?;
-    send_with_fds(&socket, b"pidfd", &[pidfd.as_fd()])
-        .context(|| format!("send the pidfd over {}", path.display()))
-}
-
 impl Created {
     /// Takes all of it back.
     pub fn undo(self, log: &mut Log) {
-        undo(self.dir, &self.state, self.cgroup, Some(self.init), &self.spec, log);
+        undo(self.dir, &self.state, self.cgroup, Some(self.init), log);
     }
 }
 
 /// In the reverse order of making. What cannot be taken back is a warning beside the error that led here.
-fn undo(
-    dir: ContainerDir,
-    state: &State,
-    cgroup: Option<Cgroup>,
-    init: Option<Spawned>,
-    spec: &Spec,
-    log: &mut Log,
-) {
+fn undo(dir: ContainerDir, state: &State, cgroup: Option<Cgroup>, init: Option<Spawned>, log: &mut Log) {
     let had_process = init.is_some();
     // Its descriptors are free after that, of which there may be no others left.
     if let Some(init) = init {
@@ -467,15 +406,8 @@ fn undo(
         log.warn(error.to_string());
     }
     // runtime.md, lifecycle: a container that fails after its environment was made is destroyed like any other.
-    let poststop = spec.hooks().as_ref().and_then(|hooks| hooks.poststop().as_deref()).unwrap_or_default();
-    if had_process && !poststop.is_empty() {
-        let ran = state
-            .to_hooks(Status::Stopped)
-            .and_then(|json| hooks::run(Kind::Poststop, poststop, &json, Some(&state.bundle)));
-        match ran {
-            Ok(warnings) => warnings.into_iter().for_each(|warning| log.warn(warning)),
-            Err(error) => log.warn(error.to_string()),
-        }
+    if had_process && let Err(error) = delete::run_poststop_hooks(state, log) {
+        log.warn(error.to_string());
     }
     if let Err(error) = dir.remove() {
         log.warn(error.to_string());

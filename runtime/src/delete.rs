@@ -12,7 +12,7 @@ use crate::error::{CONTAINER_DOES_NOT_EXIST, Error, Result};
 use crate::hooks::{self, Kind};
 use crate::log::Log;
 use crate::rdt;
-use crate::state::{Container, ContainerDir, ContainerId, StateRoot, Status};
+use crate::state::{Container, ContainerDir, ContainerId, State, StateRoot, Status};
 use crate::sys::pid;
 
 /// How long a killed init process may take to end, or our own process to leave the cgroup of a killed `create`.
@@ -133,6 +133,14 @@ pub fn destroy(container: Container, cgroup: Cgroup, log: &mut Log) -> Result<()
     cgroup.destroy()?;
     state.rdt.as_ref().map_or(Ok(()), rdt::Group::remove)?;
     dir.remove()?;
+    run_poststop_hooks(&state, log)
+}
+
+/// poststop hooks: in the runtime's namespaces, after the end of the container. A failure is a warning.
+///
+/// # Errors
+/// The state cannot be described to them.
+pub fn run_poststop_hooks(state: &State, log: &mut Log) -> Result<()> {
     let hooks = state.hooks.as_ref().and_then(|hooks| hooks.poststop().as_deref()).unwrap_or_default();
     if hooks.is_empty() {
         return Ok(());

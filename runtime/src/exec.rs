@@ -18,7 +18,7 @@ use crate::bundle;
 use crate::cgroup::{Cgroup, CgroupEntry, SubCgroups};
 use crate::cli::ExecOptions;
 use crate::console;
-use crate::create::{Global, send_pidfd};
+use crate::create::Global;
 use crate::error::{Context as _, Error, Result};
 use crate::foreground::Foreground;
 use crate::init::die_with_parent;
@@ -31,7 +31,7 @@ use crate::spawn::{Request, Spawned};
 use crate::state::{Container, Status};
 use crate::sync::{Channel, Message};
 use crate::sys::clone::{self, Cloned, clone_process, exit_now};
-use crate::sys::path::{open_given, replace_given};
+use crate::sys::path::open_given;
 use crate::sys::process as sys;
 use crate::sys::procfs::Procfs;
 use crate::sys::seal::SealedProgram;
@@ -121,7 +121,7 @@ pub fn exec(global: &Global, options: &ExecOptions, log: &mut Log) -> Result<i32
         if let (Some(foreground), Some(master)) = (&mut foreground, &master) {
             foreground.attach(console::receive_master(master)?)?;
         }
-        announce(&spawned, options)?;
+        spawned.announce(options.pid_file.as_deref(), options.pidfd_socket.as_deref())?;
         spawned.answer(&Message::Proceed)?;
         spawned.wait_for_execve()
     };
@@ -249,22 +249,12 @@ fn compile_filter(spec: &Spec) -> Result<Option<Filter>> {
     profile.filter(|profile| !seccomp::allows_all(profile)).map(seccomp::compile).transpose()
 }
 
-/// Where the terminal goes: the console socket, or our own foreground half, whose end comes second.
+/// Where the terminal goes, and where it comes from for our own foreground half.
 fn open_console(process: &Process, options: &ExecOptions) -> Result<(Option<OwnedFd>, Option<OwnedFd>)> {
-    match (process.terminal() == Some(true), &options.console_socket) {
-        (true, Some(path)) => console::connect_socket(path).map(|socket| (Some(socket), None)),
-        (true, None) if options.detach => {
-            // runc's words.
-            Err(Error::new(
-                "cannot allocate tty if runc will detach without setting console socket: use --console-socket",
-            ))
-        }
-        (true, None) => console::socket_pair().map(|(ours, theirs)| (Some(theirs), Some(ours))),
-        (false, Some(_)) => {
-            Err(Error::new("cannot use console socket if runc will not detach or allocate tty"))
-        }
-        (false, None) => Ok((None, None)),
-    }
+    let socket = options.console_socket.as_deref();
+    let in_foreground = process.terminal() == Some(true) && socket.is_none() && !options.detach;
+    let (ours, theirs) = if in_foreground { console::socket_pair().map(Some)? } else { None }.unzip();
+    Ok((console::choose(process, socket, theirs)?, ours))
 }
 
 /// Without a mount namespace of its own the container's root is a chroot that setns(2) does not bring along.
@@ -295,17 +285,6 @@ fn attend(spawned: &mut Spawned, process: &Process, spec: &Spec, container: &Con
             other => return Err(Error::new(format!("the exec process sent {other:?} out of turn"))),
         }
     }
-}
-
-fn announce(spawned: &Spawned, options: &ExecOptions) -> Result<()> {
-    if let Some(path) = &options.pid_file {
-        replace_given(path, spawned.pid.to_string().as_bytes())
-            .context(|| format!("write the pid file {}", path.display()))?;
-    }
-    if let Some(path) = &options.pidfd_socket {
-        send_pidfd(path, &spawned.pidfd)?;
-    }
-    Ok(())
 }
 
 /// The child's half.

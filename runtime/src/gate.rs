@@ -16,7 +16,7 @@
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
-use nix::fcntl::OFlag;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::unistd::Pid;
 use skeg_init::channel::NAME;
 
@@ -83,14 +83,16 @@ impl Starter {
             Err(Errno::ENOENT | Errno::ENXIO) => return Ok(None),
             Err(errno) => return Err(Error::from_errno(what(), errno)),
         };
-        // Opened before the byte is written: the init process still holds its end, so that this does not block, and
-        // none of what it writes is lost.
-        let started = dir.open(STARTED, OFlag::O_RDONLY).context(what)?;
+        // Opened before the byte is written, so that none of what the init process writes is lost. Without waiting for its end: the
+        // init process may have died since, or have executed its program for another starter.
+        let started = dir.open(STARTED, OFlag::O_RDONLY | OFlag::O_NONBLOCK).context(what)?;
         match dir.unlink(GATE) {
-            Ok(()) => Ok(Some(Self { gate, started })),
-            Err(Errno::ENOENT) => Ok(None),
-            Err(errno) => Err(Error::from_errno("take down the start gate", errno)),
+            Ok(()) => {}
+            Err(Errno::ENOENT) => return Ok(None),
+            Err(errno) => return Err(Error::from_errno("take down the start gate", errno)),
         }
+        fcntl(&started, FcntlArg::F_SETFL(OFlag::empty())).context(what)?;
+        Ok(Some(Self { gate, started }))
     }
 
     /// Lets the init process `pid` go on, and returns when execve has succeeded.
@@ -156,12 +158,33 @@ pub fn has_executed(pid: Pid) -> bool {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::disallowed_methods, reason = "tests start processes")]
+    #![allow(clippy::disallowed_methods, reason = "tests start processes and threads, and make directories")]
 
     use std::io::Read as _;
     use std::process::{Command, Stdio};
+    use std::time::Duration;
 
     use super::*;
+    use crate::state::{ContainerId, StateRoot};
+
+    /// ARCHITECTURE.md, invariant 9: a starter that has opened the gate, and comes second, finds nobody at the other FIFO any more.
+    #[test]
+    fn a_starter_that_comes_too_late_does_not_wait() {
+        let path = std::env::temp_dir().join(format!("gate-{}", std::process::id()));
+        let root = StateRoot::open_or_create(&path).unwrap();
+        let dir = root.create(&ContainerId::parse("late").unwrap()).unwrap();
+        let Gate { start, started } = Gate::make(&dir).unwrap();
+        set_created(&dir).unwrap();
+        drop(started);
+        let (sender, receiver) = std::sync::mpsc::channel();
+        let late =
+            std::thread::spawn(move || sender.send(Starter::win(&dir).map(|starter| starter.is_some())));
+        let won = receiver.recv_timeout(Duration::from_secs(10)).expect("it waits for ever");
+        assert!(won.unwrap());
+        late.join().unwrap().unwrap();
+        drop(start);
+        std::fs::remove_dir_all(&path).unwrap();
+    }
 
     /// What is found out of a shell that runs `script`, as soon as it has closed its output.
     fn looked_at(script: &str) -> bool {

@@ -1,5 +1,5 @@
 //! What a process is given before execve, for the init process and exec processes alike: the `process` object of the
-//! configuration as instructions for the sealed program, which follows them (`init/src/security.rs`, design rule 12).
+//! configuration as instructions for the sealed program, which follows them (`init/src/security.rs`).
 
 use std::ffi::{CStr, CString};
 use std::os::fd::RawFd;

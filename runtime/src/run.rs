@@ -1,11 +1,13 @@
 //! `skeg run`: create and start in one, without the gate in between.
 
+use std::os::fd::OwnedFd;
+
 use nix::sys::prctl;
 
 use crate::cgroup::Cgroup;
 use crate::cli::RunOptions;
 use crate::console;
-use crate::create::{self, Created, Global, Terminal};
+use crate::create::{self, Created, Global};
 use crate::delete;
 use crate::error::{Context as _, Result};
 use crate::foreground::Foreground;
@@ -21,7 +23,7 @@ use crate::sync::Message;
 /// What was being done, and why it failed; nothing is left behind.
 pub fn run(global: &Global, options: &RunOptions, log: &mut Log) -> Result<i32> {
     if options.detach {
-        let (created, forwarder) = start_one(global, options, Some(Terminal::Socket), |_| Ok(()), log)?;
+        let (created, forwarder) = start_one(global, options, None, |_| Ok(()), log)?;
         if let Some(forwarder) = forwarder {
             forward_until_ready(&forwarder, &created.init.pidfd, created.init.pid, log);
         }
@@ -32,9 +34,8 @@ pub fn run(global: &Global, options: &RunOptions, log: &mut Log) -> Result<i32> 
     }
     let mut foreground = Foreground::new()?;
     let (ours, theirs) = console::socket_pair()?;
-    let terminal = Some(Terminal::Foreground(theirs));
     let take_terminal = |created: &Created| take_terminal(created, &mut foreground, ours, options);
-    let (created, forwarder) = start_one(global, options, terminal, take_terminal, log)?;
+    let (created, forwarder) = start_one(global, options, Some(theirs), take_terminal, log)?;
     if let Some(forwarder) = forwarder {
         foreground.forward_notifications(forwarder);
     }
@@ -50,7 +51,7 @@ pub fn run(global: &Global, options: &RunOptions, log: &mut Log) -> Result<i32> 
 fn take_terminal(
     created: &Created,
     foreground: &mut Foreground,
-    socket: std::os::fd::OwnedFd,
+    socket: OwnedFd,
     options: &RunOptions,
 ) -> Result<()> {
     let process = created.spec.process().as_ref();
@@ -65,14 +66,14 @@ fn take_terminal(
 fn start_one(
     global: &Global,
     options: &RunOptions,
-    terminal: Option<Terminal>,
+    terminal: Option<OwnedFd>,
     before_execve: impl FnOnce(&Created) -> Result<()>,
     log: &mut Log,
 ) -> Result<(Created, Option<Forwarder>)> {
     let mut created = create::prepare(global, &options.create, terminal, false, log)?;
     let start = || -> Result<Option<Forwarder>> {
         before_execve(&created)?;
-        create::announce(&created.init, &options.create)?;
+        created.init.announce(options.create.pid_file.as_deref(), options.create.pidfd_socket.as_deref())?;
         // From creating to running: the gate was never put up.
         created.dir.unlink(GATE_CREATING).context(|| "take down the start gate")?;
         drop(created.lock.take());

@@ -1,12 +1,14 @@
 //! The parent's half of create: clone, id maps, hooks, limits.
 
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
 
 use nix::errno::Errno;
 use nix::unistd::Pid;
 use oci_spec::runtime::{PosixRlimit, Process, Spec};
 
 use crate::bundle;
+use crate::console;
 use crate::error::{Context as _, Error, Result};
 use crate::gate::{self, BY_PROFILE};
 use crate::hooks::{self, Kind};
@@ -16,6 +18,8 @@ use crate::process::{limits_of, raise_hard_limits};
 use crate::security::notify;
 use crate::state::{ContainerDir, State, Status};
 use crate::sync::{Channel, Message};
+use crate::sys::fd::send_with_fds;
+use crate::sys::path::replace_given;
 use crate::sys::pid;
 use crate::sys::procfs::{self, Procfs};
 use crate::timens;
@@ -108,6 +112,23 @@ impl Spawned {
     pub fn place(&self, tasks: &[OwnedFd]) -> Result<()> {
         let tasks: Vec<_> = tasks.iter().map(AsFd::as_fd).collect();
         self.channel.send_placed(&tasks)
+    }
+
+    /// Tells the manager of it: its number in the file at `pid_file`, its pidfd over the socket at `pidfd_socket`.
+    ///
+    /// # Errors
+    /// What writing, connecting or sending said.
+    pub fn announce(&self, pid_file: Option<&Path>, pidfd_socket: Option<&Path>) -> Result<()> {
+        if let Some(path) = pid_file {
+            replace_given(path, self.pid.to_string().as_bytes())
+                .context(|| format!("write the pid file {}", path.display()))?;
+        }
+        if let Some(path) = pidfd_socket {
+            let socket = console::connect_socket(path)?;
+            send_with_fds(&socket, b"pidfd", &[self.pidfd.as_fd()])
+                .context(|| format!("send the pidfd over {}", path.display()))?;
+        }
+        Ok(())
     }
 
     /// Waits until execve has succeeded; for `run` and `exec`, where there is no gate.

@@ -11,7 +11,7 @@
 //!
 //! Nothing says "stopped" or "paused": that is read from the process (pid, start time, boot id) and from the freezer
 //! each time, so that no crash can leave a wrong status behind. Files are opened from the directory's fd, without
-//! following a link (rules 17 and 18).
+//! following a link.
 
 mod dir;
 

@@ -170,7 +170,6 @@ impl Container {
         let _birth = self.shim.reaper.birth();
         let inputs = Inputs { stdio: prepared.child(), deadline, ..Inputs::default() };
         self.runtime.call(&command, inputs).await?;
-        let streams = prepared.begin()?;
         let text = path::read_in(&self.bundle_dir, pid_file, 64).context(|| format!("read {pid_file}"))?;
         let pid = std::str::from_utf8(&text).ok().and_then(|text| text.trim().parse().ok());
         let pid: i32 = pid.ok_or_else(|| Error::other(format!("{pid_file}: not a pid")))?;
@@ -179,8 +178,17 @@ impl Container {
             return Err(Error::other(format!("process {pid} is not a child of the shim")));
         }
         let pidfd = crate::sys::pidfd_open(pid).context(|| format!("pidfd_open {pid}"))?;
-        self.shim.reaper.know(pid);
-        Ok(Newborn { pid, pidfd: Rc::new(pidfd), streams })
+        match prepared.begin() {
+            Ok(streams) => {
+                self.shim.reaper.know(pid);
+                Ok(Newborn { pid, pidfd: Rc::new(pidfd), streams })
+            }
+            Err(error) => {
+                // Nobody will ever ask for it: the sweep takes it.
+                let _ = crate::sys::pidfd_send_signal(&pidfd, libc::SIGKILL);
+                Err(error)
+            }
+        }
     }
 
     fn owner(&self, direct: bool) -> Owner<'_> {

@@ -156,7 +156,7 @@ fn mount_one(mount: &Mount, target: &OwnedFd) -> Result<()> {
     sys::move_mount(&detached, target).context(|| "move_mount")
 }
 
-/// fsopen(2) to fsmount(2), one value a call (design rule 15).
+/// fsopen(2) to fsmount(2), one value a call (row A15).
 fn make_filesystem(mount: &Mount, request: &Request<'_>) -> nix::Result<OwnedFd> {
     let context = sys::fsopen(&to_c(&mount.type_)?)?;
     if !mount.source.is_empty() {

@@ -5,7 +5,7 @@
 
 mod harness;
 
-use std::io::Read as _;
+use std::io::{Read as _, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::Command;
@@ -70,7 +70,7 @@ fn the_life_of_a_task_under_both_service_names() {
     assert_eq!(calls, "create\nstart\nexec\ndelete\n", "one runtime call an operation");
 }
 
-/// design.md 6: a stuck runtime call blocks only its own container; a failed one leaves its id free.
+/// ARCHITECTURE.md, "The shim": a stuck runtime call blocks only its own container; a failed one leaves its id free.
 #[test]
 fn a_stuck_call_blocks_its_own_container_only() {
     let shim = Shim::start("stuck");
@@ -282,4 +282,58 @@ fn output_is_delivered_before_the_deletion_is_answered() {
     client.call::<api::DeleteResponse>("Delete", &delete).unwrap();
     answered.store(true, Ordering::SeqCst);
     assert_eq!(reading.join().unwrap(), 100_000);
+}
+
+/// An exec of `c` with this id.
+fn exec_request(exec_id: &str) -> api::ExecProcessRequest {
+    api::ExecProcessRequest {
+        id: "c".into(),
+        exec_id: exec_id.into(),
+        spec: MessageField::some(Any { value: b"{}".to_vec(), ..Default::default() }),
+        ..Default::default()
+    }
+}
+
+/// peers.md A3.1: a deletion that waits for the reader of the output deletes what it was asked to delete, and not an exec that has come
+/// to the same id since.
+#[test]
+fn a_late_deletion_leaves_the_next_exec_alone() {
+    let shim = Shim::start("late-deletion");
+    shim.create("c").unwrap();
+    let mut client = shim.client();
+    let fifo = shim.dir.join("out");
+    assert!(Command::new("mkfifo").arg(&fifo).status().unwrap().success());
+    let mut reader = std::fs::OpenOptions::new().read(true).write(true).open(&fifo).unwrap();
+    reader.write_all(b"unread").unwrap();
+    let exec = api::ExecProcessRequest { stdout: fifo.to_str().unwrap().into(), ..exec_request("e") };
+    client.call::<Empty>("Exec", &exec).unwrap();
+    let start = api::StartRequest { id: "c".into(), exec_id: "e".into(), ..Default::default() };
+    client.call::<api::StartResponse>("Start", &start).unwrap();
+    let wait = api::WaitRequest { id: "c".into(), exec_id: "e".into(), ..Default::default() };
+    assert_eq!(client.call::<api::WaitResponse>("Wait", &wait).unwrap().exit_status, 3);
+    let delete = api::DeleteRequest { id: "c".into(), exec_id: "e".into(), ..Default::default() };
+    let mut late = shim.client();
+    late.send("containerd.task.v3.Task", "Delete", &delete);
+    // It has taken the streams, and waits, once a second deletion finds nothing to wait for.
+    std::thread::sleep(Duration::from_millis(300));
+    client.call::<api::DeleteResponse>("Delete", &delete).unwrap();
+    client.call::<Empty>("Exec", &exec_request("e")).unwrap();
+    assert_eq!(reader.read(&mut [0; 64]).unwrap(), 6);
+    assert_eq!(late.receive().status.code, 0);
+    client.call::<Empty>("Exec", &exec_request("e")).expect_err("the second exec is gone");
+}
+
+/// A process whose streams cannot be set up, here because the runtime has sent no terminal, does not go on unknown to all.
+#[test]
+fn an_exec_without_its_terminal_is_ended() {
+    let shim = Shim::start("no-terminal");
+    shim.create("c").unwrap();
+    let mut client = shim.client();
+    let before = children_of(&shim.dir);
+    let exec = api::ExecProcessRequest { terminal: true, ..exec_request("long") };
+    client.call::<Empty>("Exec", &exec).unwrap();
+    let start = api::StartRequest { id: "c".into(), exec_id: "long".into(), ..Default::default() };
+    let (_, text) = client.call::<api::StartResponse>("Start", &start).unwrap_err();
+    assert!(text.contains("the runtime has sent no console"), "{text}");
+    assert!(eventually(|| children_of(&shim.dir) == before), "{:?} {before:?}", children_of(&shim.dir));
 }

@@ -135,7 +135,7 @@ impl Group {
     }
 }
 
-/// The mount point of a hierarchy, checked to be a cgroup file system of its version (design rule 7).
+/// The mount point of a hierarchy, checked to be a cgroup file system of its version.
 pub(super) fn open_mount(at: &GroupPath) -> nix::Result<OwnedFd> {
     let mount = open_given(&at.mount, OFlag::O_PATH | OFlag::O_DIRECTORY, Mode::empty())?;
     let magic = if at.controllers.is_empty() { CGROUP2_SUPER_MAGIC } else { CGROUP_SUPER_MAGIC };
@@ -172,7 +172,7 @@ impl CgroupEntry {
 /// Moves the calling process into every v1 cgroup. It must have no other threads.
 ///
 /// `0` in `tasks` is the one way into a v1 cgroup that does not wait for an RCU grace period: moving another
-/// process, or a thread group by `cgroup.procs`, takes cgroup_threadgroup_rwsem for writing (design.md section 3).
+/// process, or a thread group by `cgroup.procs`, takes cgroup_threadgroup_rwsem for writing (kernel/cgroup/cgroup.c).
 fn enter_all(tasks: &[OwnedFd]) -> Result<()> {
     for tasks in tasks {
         match nix::unistd::write(tasks, b"0") {

@@ -674,7 +674,7 @@ fn c8_exec_goes_beside_init() {
     assert!(cgroup.entry_beside(sibling.as_bytes()).is_err());
 }
 
-/// design.md rule 4.7: the limit of a controller that only v2 has on a hybrid host is set there.
+/// ARCHITECTURE.md, invariant 6: the limit of a controller that only v2 has on a hybrid host is set there.
 #[test]
 fn hugepage_limit_goes_where_the_controller_is() {
     let host = host();

@@ -602,7 +602,7 @@ mod tests {
         assert!(error.starts_with("/linux/rootfsPropagation: \"global\": must be one of"), "{error}");
     }
 
-    /// design.md, section 3: cgroup2 is mounted anew only inside a cgroup namespace of the container's own.
+    /// security.md F1: cgroup2 is mounted anew only inside a cgroup namespace of the container's own.
     #[test]
     fn cgroup2_is_mounted_anew_only_in_an_own_cgroup_namespace() {
         let facts = || Facts {

@@ -219,7 +219,7 @@ fn replaces(first: u64, second: u64) -> bool {
         || second & (propagation::PRIVATE | propagation::UNBINDABLE) != 0
 }
 
-/// A detached, private copy of a device of the host, checked on the very fd that will be bound (rule 7).
+/// A detached, private copy of a device of the host, checked on the very fd that will be bound.
 pub(super) fn open_device(device: &Device, mask: bool) -> Result<OwnedFd> {
     let path = device.path.display();
     let what = || format!("bind the host's device {path}");

@@ -36,7 +36,7 @@ pub enum Cloned {
 /// `namespaces` are the `CLONE_NEW*` bits; with `cgroup` the child is born in that cgroup v2 directory; with `sibling`
 /// it becomes a child of the caller's parent, which then can wait for it.
 ///
-/// The caller must be single-threaded (design rule 23), so that the child finds every lock of the allocator free.
+/// The caller must be single-threaded, so that the child finds every lock of the allocator free.
 ///
 /// # Errors
 /// The errno of clone3(2).

@@ -1,4 +1,4 @@
-//! The mount API of Linux 5.2 to 5.12: mounts are made, changed and moved by fd, never by name (design rule 3).
+//! The mount API of Linux 5.2 to 5.12: mounts are made, changed and moved by fd, never by name.
 
 #![allow(unsafe_code, reason = "the system call module")]
 

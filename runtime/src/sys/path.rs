@@ -1,4 +1,4 @@
-//! The one path module (design rule 1): paths go in with the directory they belong to, an fd comes out.
+//! The one path module (ARCHITECTURE.md, invariant 1): paths go in with the directory they belong to, an fd comes out.
 //!
 //! Three kinds of path, three sets of rules, all by openat2(2) with no fallback where it is missing:
 //! * in a **root file system** (image controlled): `RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS`;

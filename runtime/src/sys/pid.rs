@@ -1,4 +1,4 @@
-//! Processes by pidfd: a number may be given to another process at any time, a pidfd never is (rule 16).
+//! Processes by pidfd: a number may be given to another process at any time, a pidfd never is.
 
 #![allow(unsafe_code, reason = "the system call module")]
 

@@ -1,4 +1,4 @@
-//! The one procfs module (design rule 6): a private, detached instance of procfs, reached by fd.
+//! The one procfs module (ARCHITECTURE.md, invariant 2): a private, detached instance of procfs, reached by fd.
 //!
 //! No path of the form `/proc/…` is ever opened by name, so that nothing mounted over it can take a write
 //! (CVE-2019-16884, CVE-2025-52881). The instance is made by `fsopen("proc")` in the PID namespace of the caller.

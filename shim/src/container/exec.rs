@@ -114,7 +114,11 @@ impl Container {
             state => return Err(wrong_state("delete", state)),
         };
         process.deliver().await;
-        self.execs.borrow_mut().remove(exec_id);
+        // Another caller may have deleted it meanwhile, and added one of the same id.
+        let mut execs = self.execs.borrow_mut();
+        if execs.get(exec_id).is_some_and(|found| Rc::ptr_eq(found, &process)) {
+            execs.remove(exec_id);
+        }
         Ok((process.pid(), exit))
     }
 }

@@ -106,6 +106,10 @@ async fn copy(
             Ok(_) => {
                 turns += 1;
                 if turns % TURN == 0 {
+                    // Who never stops writing is cut off as well.
+                    if *phase.borrow() == Phase::Abort {
+                        return Ok(());
+                    }
                     tokio::task::yield_now().await;
                 }
                 continue;
@@ -259,5 +263,23 @@ mod tests {
         let mut buffer = [0; 64];
         assert_eq!(nix::unistd::read(&sink_read, &mut buffer).unwrap(), 10);
         drop(source_write);
+    }
+
+    /// security.md I8: a copy whose time is over ends although there is always more to copy.
+    #[test]
+    fn i8_a_source_that_never_runs_dry_is_cut_off() {
+        const FILLED: usize = 1 << 20;
+        let (source_read, source_write) = pipe().unwrap();
+        nix::fcntl::fcntl(&source_write, nix::fcntl::FcntlArg::F_SETPIPE_SZ(1 << 20)).unwrap();
+        assert_eq!(nix::unistd::write(&source_write, &vec![b'x'; FILLED]).unwrap(), FILLED);
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        tokio::task::LocalSet::new().block_on(&runtime, async {
+            let from = sys::watch(source_read, Interest::READABLE).unwrap();
+            let to = Destination::File(crate::path::null_device().unwrap());
+            let (_phase, receiver) = watch::channel(Phase::Abort);
+            copy(&from, &to, receiver).await.unwrap();
+        });
+        // Its reader has gone with the copy, and not because it was empty.
+        assert!(sys::unread(&source_write).unwrap() > FILLED / 2);
     }
 }
