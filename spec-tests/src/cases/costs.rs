@@ -56,7 +56,7 @@ const BOUNDS: [Bound; 9] = [
     bound("list", 92, 196, Some(2400)),
     bound("kill", 92, 170, Some(2400)),
     bound("delete", 140, 212, Some(2400)),
-    bound("run", 800, 1150, None),
+    bound("run", 800, 1100, None),
     bound("features", 30, 428, Some(2400)),
 ];
 
