@@ -49,15 +49,15 @@ const fn bound(name: &'static str, calls: usize, instructions: u64, kib: Option<
 }
 
 const BOUNDS: [Bound; 9] = [
-    bound("create", 650, 1100, Some(2400)),
-    bound("start", 115, 300, Some(2400)),
-    bound("exec", 420, 700, None),
-    bound("state", 92, 300, Some(2400)),
-    bound("list", 92, 300, Some(2400)),
-    bound("kill", 92, 300, Some(2400)),
-    bound("delete", 140, 300, Some(2400)),
-    bound("run", 800, 1300, None),
-    bound("features", 50, 450, Some(2400)),
+    bound("create", 715, 1070, Some(2400)),
+    bound("start", 115, 180, Some(2400)),
+    bound("exec", 420, 466, None),
+    bound("state", 92, 172, Some(2400)),
+    bound("list", 92, 196, Some(2400)),
+    bound("kill", 92, 170, Some(2400)),
+    bound("delete", 140, 212, Some(2400)),
+    bound("run", 800, 1100, None),
+    bound("features", 30, 428, Some(2400)),
 ];
 
 /// Calls `measure` with each command in turn, of a container in the state that the command takes.
