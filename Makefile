@@ -145,7 +145,7 @@ v2only-test: build $(SPEC_TESTS) ## the black-box suite and the cgroup tests on 
 	$(STATIC) $(VM)/v2only $(CARGO) test --locked -p skeg --lib cgroup::
 
 # SUITES="runc podman-root": those suites; `spec-tests/vm/lane` lists all, also those that continuous integration leaves out.
-vm-lane: build $(SPEC_TESTS) ## every suite in guests with pure cgroup v2, systemd and AppArmor: spec-tests, runc's, runtime-tools, podman, the shim (25 minutes)
+vm-lane: build $(SPEC_TESTS) ## every suite in guests with pure cgroup v2, systemd and AppArmor: spec-tests, runc's, podman, the shim (half an hour)
 	$(VM)/lane bin/skeg bin/containerd-shim-skeg-v2 $(SPEC_TESTS) $(SUITES)
 
 vm-test: build $(SPEC_TESTS) ## the black-box suite alone there, with and without --systemd-cgroup
