@@ -2,13 +2,13 @@
 # podman's own system tests, from Debian's source package: the files that concern the runtime. Each case is compared with what is
 # expected in expected/podman-system/NAME.txt: `pass CASE`, `skip CASE`, or `fail CASE  # why it cannot pass`.
 #
-#   ENGINES_LABELS=runc  runs them with the reference instead of the runtime under test, or after it ("skeg runc")
+#   ENGINES_LABELS=runc  runs them with the reference instead of the runtime under test, or after it ("skeg runc"); crun, last of all
 #   ENGINES_FILES=...    names of test files to run instead of all
 #   ENGINES_UPDATE=1     writes what was found as what is expected, and keeps the reasons
 #   ENGINES_KEEP=DIR     keeps the results and the suite's output
 #
-# crun is no reference on a machine without CAP_SYS_RESOURCE: it raises RLIMIT_MEMLOCK for its device program and ends where it may not,
-# on pure cgroup v2 as on hybrid cgroups, which crun 1.8 refuses anyway.
+# crun 1.8 refuses hybrid cgroups, and on pure cgroup v2 it raises RLIMIT_MEMLOCK for its device program and ends where it may not (without
+# CAP_SYS_RESOURCE): it gets to see the v1 hierarchies alone.
 #
 # Nothing of the suite is changed. What it would download is made here: its image, of busybox, and a registry on loopback in
 # the place of its own with the second image.
@@ -29,8 +29,8 @@ podman_system_configure() {
 cgroup_manager = "cgroupfs"
 events_logger = "file"
 runtime = "$1"
-runtime_supports_json = ["skeg", "runc"]
-runtime_supports_nocgroup = ["skeg"]
+runtime_supports_json = ["skeg", "runc", "crun"]
+runtime_supports_nocgroup = ["skeg", "crun"]
 [engine.runtimes]
 $1 = ["$2"]
 [network]
@@ -134,7 +134,10 @@ podman_system_steps() {
     podman_system_image
     for label in ${ENGINES_LABELS:-skeg}; do
         runtime=$ENGINES_ROOT/bin/skeg begin=$SECONDS
-        [ "$label" = skeg ] || runtime=$REFERENCE
+        case $label in
+            runc) runtime=$REFERENCE ;;
+            crun) runtime=$(command -v crun) && awk '$3 == "cgroup2" { print $2 }' /proc/mounts | sort -u | xargs -r umount ;;
+        esac
         podman_system_configure "$label" "$runtime"
         podman_system_images
         podman_system_run "$label" "$runtime"
