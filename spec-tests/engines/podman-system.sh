@@ -4,11 +4,12 @@
 #
 #   ENGINES_LABELS=runc  runs them with the reference instead of the runtime under test, or after it ("skeg runc"); crun, last of all
 #   ENGINES_FILES=...    names of test files to run instead of all
+#   ENGINES_CASES=REGEX  the cases with such names alone
 #   ENGINES_UPDATE=1     writes what was found as what is expected, and keeps the reasons
 #   ENGINES_KEEP=DIR     keeps the results and the suite's output
 #
 # crun 1.8 refuses hybrid cgroups, and on pure cgroup v2 it raises RLIMIT_MEMLOCK for its device program and ends where it may not (without
-# CAP_SYS_RESOURCE): it gets to see the v1 hierarchies alone.
+# CAP_SYS_RESOURCE): it gets to see the v1 hierarchies alone. Of the cases that skeg fails it passes none there.
 #
 # Nothing of the suite is changed. What it would download is made here: its image, of busybox, and a registry on loopback in
 # the place of its own with the second image.
@@ -96,7 +97,7 @@ podman_system_run() {
     local label=$1 file
     : >"$ENGINES_ROOT/system-$label.txt"
     for file in ${ENGINES_FILES:-$PODMAN_SYSTEM_FILES}; do
-        (cd "$SYSTEM_SOURCE" && PODMAN="podman --runtime $2" PODMAN_TIMEOUT=60 timeout -k 10 900 bats --tap "test/system/$file.bats") \
+        (cd "$SYSTEM_SOURCE" && PODMAN="podman --runtime $2" PODMAN_TIMEOUT=60 timeout -k 10 900 bats --tap ${ENGINES_CASES:+--filter "$ENGINES_CASES"} "test/system/$file.bats") \
             >"$ENGINES_ROOT/system-$label-$file.tap" 2>&1 </dev/null || true
         sed -nE -e "s/^ok [0-9]+ (.*) # skip.*/skip $file: \1/p; t" -e "s/^ok [0-9]+ /pass $file: /p" \
             -e "s/^not ok [0-9]+ /fail $file: /p" "$ENGINES_ROOT/system-$label-$file.tap" >>"$ENGINES_ROOT/system-$label.txt"
@@ -120,8 +121,8 @@ podman_system_compare() {
           if (!(name in want)) { if (result == "fail") worse($0 ", a new case"); next }
           if (result == "fail" || want[name] == "pass") worse($0 ", expected " want[name])
           else print "     better: " $0 ", expected " want[name] }
-        END { for (name in want) { file = name; sub(/ .*/, "", file); if (file in files && !(name in seen)) worse("no result: " name) }
-              exit bad }' known=1 "$expected" known=0 "$found"
+        END { if (!some) for (name in want) { file = name; sub(/ .*/, "", file); if (file in files && !(name in seen)) worse("no result: " name) }
+              exit bad }' some="${ENGINES_CASES:-}" known=1 "$expected" known=0 "$found"
 }
 
 podman_system_steps() {
