@@ -618,7 +618,11 @@ fn without_privileges(ctx: &Ctx) -> Outcome {
     }
     let run = |root: &Path| {
         let call = ctx.bare_call(["--root"]).arg(root).args(["run", "--bundle"]).arg(&bundle.dir);
-        call.arg(&bundle.id).setup(|setup| setup.uid = Some((1000, 1000))).run()?.exits(1)?.fails_in_one_line()
+        call.arg(&bundle.id)
+            .setup(|setup| setup.uid = Some((1000, 1000)))
+            .run()?
+            .exits(1)?
+            .fails_in_one_line()
     };
     run(&foreign)?.says("permission denied")?;
     run(&own)?.says("rootless container requires user namespaces")?;
