@@ -108,8 +108,10 @@ podman_system_run() {
 # Compares the results of $1 with what is expected of it and says what differs: false where that is worse.
 podman_system_compare() {
     local label=$1 expected=$ENGINES_DIR/expected/podman-system/$1.txt found=$ENGINES_ROOT/system-$1.txt
-    touch "$expected"
+    # Nothing is expected of one that has no list yet.
+    [ -e "$expected" ] || [ -n "${ENGINES_UPDATE:-}" ] || expected=/dev/null
     if [ -n "${ENGINES_UPDATE:-}" ]; then
+        touch "$expected"
         awk 'known { if (match($0, /  # /)) { why[substr($0, 6, RSTART - 6)] = substr($0, RSTART) } next }
             { print $0 ($1 == "pass" ? "" : why[substr($0, 6)]) }' known=1 "$expected" known=0 "$found" | LC_ALL=C.UTF-8 sort -k2 >"$expected.new"
         mv "$expected.new" "$expected"
