@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::Case;
 use crate::failure::{During, Outcome};
-use crate::harness::{Bundle, Ctx, Ran};
+use crate::harness::{Bundle, Call, Ctx, Ran};
 use crate::{ensure, ensure_eq, leftovers, sys};
 
 pub const CASES: &[Case] = &[
@@ -616,16 +616,12 @@ fn without_privileges(ctx: &Ctx) -> Outcome {
     for dir in [&ctx.dir, &bundle.dir, &bundle.rootfs()] {
         fs::set_permissions(dir, fs::Permissions::from_mode(0o755))?;
     }
-    let run = |root: &Path| {
-        let call = ctx.bare_call(["--root"]).arg(root).args(["run", "--bundle"]).arg(&bundle.dir);
-        call.arg(&bundle.id)
-            .setup(|setup| setup.uid = Some((1000, 1000)))
-            .run()?
-            .exits(1)?
-            .fails_in_one_line()
-    };
-    run(&foreign)?.says("permission denied")?;
-    run(&own)?.says("rootless container requires user namespaces")?;
+    let as_user =
+        |root: &Path| ctx.bare_call(["--root"]).arg(root).setup(|setup| setup.uid = Some((1000, 1000)));
+    let refused = |call: Call| call.run()?.exits(1)?.fails_in_one_line();
+    refused(as_user(&foreign).arg("list"))?.says("permission denied")?;
+    let run = as_user(&own).args(["run", "--bundle"]).arg(&bundle.dir).arg(&bundle.id);
+    refused(run)?.says("rootless container requires user namespaces")?;
     ensure!(fs::read_dir(&own)?.next().is_none(), "something is left in the state root");
     Ok(())
 }
