@@ -82,7 +82,7 @@ PEERS ?= .cache/peers/bin/crun runc-sid=.cache/peers/bin/runc $(RUNC) $(wildcard
 .PHONY: peers
 peers:
 	scripts/install-test-deps patchelf
-	scripts/get-sid .cache/peers runc,crun /usr/sbin/runc /usr/bin/crun
+	scripts/get-debian sid .cache/peers runc,crun /usr/sbin/runc /usr/bin/crun
 
 youki: ## youki from the crate registry, for bench and bench-v2 to measure beside the others (minutes)
 	scripts/get-youki .cache/youki
@@ -184,7 +184,14 @@ engines: build ## podman, buildah, conmon, containerd and Docker Engine with ske
 	scripts/install-test-deps $(ENGINE_PACKAGES)
 	spec-tests/engines/run --runtime bin/skeg --shim bin/containerd-shim-skeg-v2
 
-engines-times: build ## how long commands of Docker, podman, buildah and containerd take with skeg and with runc: a table, never a test (10 minutes)
+DOCKER_TRIXIE := .cache/docker-trixie
+engines-trixie: build ## a newer Docker Engine, that of Debian trixie, with skeg and with its shim by type, each step beside runc (minutes)
+	scripts/install-test-deps $(ENGINE_PACKAGES) patchelf
+	scripts/get-debian trixie $(DOCKER_TRIXIE) docker.io,docker-cli,containerd /usr/bin/containerd /usr/bin/containerd-shim-runc-v2 \
+		/usr/sbin/dockerd /usr/sbin/docker-proxy /usr/bin/docker-init /usr/bin/docker
+	ENGINES_DOCKER=$(CURDIR)/$(DOCKER_TRIXIE) spec-tests/engines/run --runtime bin/skeg --shim bin/containerd-shim-skeg-v2 docker-trixie
+
+engines-times: build ## how long commands of Docker, podman, buildah and containerd take with skeg and with runc: into docs/engines-times.md (10 minutes)
 	scripts/install-test-deps $(ENGINE_PACKAGES)
 	spec-tests/engines/run --jobs 1 --runtime bin/skeg --shim bin/containerd-shim-skeg-v2 times
 

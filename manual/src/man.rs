@@ -170,6 +170,16 @@ mod tests {
         }
     }
 
+    /// Commands that run into each other are none that a person can copy.
+    #[test]
+    fn examples_are_set_as_they_are() {
+        for page in COMMANDS.iter().map(command).chain([skeg()]) {
+            if let Some((_, examples)) = page.split_once(".SH EXAMPLES\n") {
+                assert!(examples.starts_with(".RS 4\n.nf\n"), "{examples}");
+            }
+        }
+    }
+
     /// man(7): a line that begins with a dot or an apostrophe is a request.
     #[test]
     fn no_text_becomes_a_request() {

@@ -29,8 +29,8 @@ const SKEG_FILES: &str = "\
 
 config.json, rootfs: a bundle. \"skeg spec\" writes a config.json to start from.";
 
-const SKEG_EXAMPLE: &str = "\
-  mkdir -p box/rootfs/bin && cp /bin/busybox box/rootfs/bin/sh
+// Without a backslash in front, which would take the blanks away that have them set as they are.
+const SKEG_EXAMPLE: &str = "  mkdir -p box/rootfs/bin && cp /bin/busybox box/rootfs/bin/sh
   skeg spec --bundle box
   skeg run --bundle box box1";
 
@@ -38,29 +38,23 @@ const RUN_EXIT: &str = "\
 The status of the program, or 128 and the number of the signal that ended it. 1 where the container could not be made or
 started. With --detach, 0 as soon as the program runs.";
 
-const EXEC_EXAMPLE: &str = "\
-  skeg exec --tty --env TERM=xterm box1 sh
+const EXEC_EXAMPLE: &str = "  skeg exec --tty --env TERM=xterm box1 sh
   skeg exec --user 1000:1000 box1 id";
 
-const CREATE_EXAMPLE: &str = "\
-  skeg create --bundle box --pid-file box.pid box1
+const CREATE_EXAMPLE: &str = "  skeg create --bundle box --pid-file box.pid box1
   skeg start box1
   skeg delete box1";
 
-const KILL_EXAMPLE: &str = "\
-  skeg kill box1
+const KILL_EXAMPLE: &str = "  skeg kill box1
   skeg kill box1 KILL";
 
-const UPDATE_EXAMPLE: &str = "\
-  skeg update --memory 64m --pids-limit 100 box1
+const UPDATE_EXAMPLE: &str = "  skeg update --memory 64m --pids-limit 100 box1
   echo '{\"cpu\":{\"shares\":512}}' | skeg update --resources - box1";
 
-const SPEC_EXAMPLE: &str = "\
-  skeg spec --bundle box
+const SPEC_EXAMPLE: &str = "  skeg spec --bundle box
   skeg spec --rootless";
 
-const EVENTS_EXAMPLE: &str = "\
-  skeg events --stats box1";
+const EVENTS_EXAMPLE: &str = "  skeg events --stats box1";
 
 /// The sections of the page of `name` (a command, or skeg) between its options and SEE ALSO: title and text.
 pub fn sections(name: &str) -> &'static [(&'static str, &'static str)] {

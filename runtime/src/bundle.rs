@@ -275,7 +275,9 @@ fn explain(name: &str, text: &[u8], error: &serde_json::Error) -> Error {
     let offset = line.map(<[u8]>::len).sum::<usize>() + error.column();
     let pointer = pointer::at(text, offset);
     let Some((value, wanted)) = words.split_once(", expected ") else {
-        return Error::new(format!("{}: {words}", shown(&pointer)));
+        // Of the whole document: which one it is says more.
+        let place = if pointer.is_empty() { name } else { &pointer };
+        return Error::new(format!("{place}: {words}"));
     };
     let value = match value.split_once('`').and_then(|(_, rest)| rest.strip_suffix('`')) {
         Some(variant) if value.starts_with("unknown variant") => format!("{variant:?}"),

@@ -6,11 +6,11 @@ use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
 use std::path::PathBuf;
 use std::time::SystemTime;
 
-use oci_spec::runtime::{Process, Spec};
+use oci_spec::runtime::{LinuxNamespaceType, Process, Spec};
 
 use crate::bundle::{self, Bundle};
 use crate::cgroup::systemd::Manager;
-use crate::cgroup::{self, Cgroup, CgroupEntry, CgroupPlan, Hierarchies};
+use crate::cgroup::{self, Cgroup, CgroupEntry, CgroupPaths, CgroupPlan, Hierarchies};
 use crate::cli::CreateOptions;
 use crate::console;
 use crate::delete;
@@ -92,6 +92,7 @@ pub fn prepare(
 ) -> Result<Created> {
     // Decide. Nothing is touched.
     let mut decided = decide(global, options, log)?;
+    log.debug(|| format!("bundle {}: decided", decided.bundle.path().display()));
     let mut inherited = Inherited::open(&decided, foreground)?;
     // Act. `making` has what has to be taken back where a later step fails.
     let mut making = Making::begin(&decided)?;
@@ -110,8 +111,12 @@ pub fn prepare(
         making.attend(&decided)
     };
     match make() {
-        Ok(()) => making.made(decided.spec),
+        Ok(()) => {
+            log.debug(|| making.told());
+            making.made(decided.spec)
+        }
         Err(error) => {
+            log.debug(|| "taking back what was made");
             making.undo(log);
             Err(error)
         }
@@ -145,6 +150,7 @@ fn decide<'a>(global: &'a Global, options: &'a CreateOptions, log: &mut Log) -> 
         notify_socket::add_to(&mut spec, &global.root, options.id.as_str())?;
     }
     let process = spec.process().clone().ok_or_else(|| Error::new("/process: must be given"))?;
+    check_rights(&spec)?;
     let mut hierarchies =
         Hierarchies::detect(&Procfs::mounted()?, cgroup::needs_own_cgroup(&spec, global.cgroup.manager))?;
     let by_systemd = global.cgroup.manager == cgroup::Manager::Systemd;
@@ -157,6 +163,25 @@ fn decide<'a>(global: &'a Global, options: &'a CreateOptions, log: &mut Log) -> 
     }
     let rdt = rdt::Group::of(&spec, options.id.as_str())?;
     Ok(Decided { global, options, bundle, text, spec, process, cgroup, systemd, plan, rdt })
+}
+
+/// Namespaces are made by those who have the right to, and by anyone together with a user namespace: the first thing that a user
+/// without privileges meets.
+fn check_rights(spec: &Spec) -> Result<()> {
+    let namespaces =
+        spec.linux().as_ref().and_then(|linux| linux.namespaces().as_deref()).unwrap_or_default();
+    let has_user = namespaces.iter().any(|namespace| namespace.typ() == LinuxNamespaceType::User);
+    if has_user || nix::unistd::geteuid().is_root() || has_sys_admin()? {
+        return Ok(());
+    }
+    // runc's words.
+    Err(Error::new("rootless container requires user namespaces: /linux/namespaces has none")
+        .because("skeg spec --rootless writes a configuration for a user without privileges"))
+}
+
+fn has_sys_admin() -> Result<bool> {
+    let permitted = permitted_capabilities().context(|| "read the capabilities")?;
+    Ok(permitted & 1 << caps::Capability::CAP_SYS_ADMIN.index() != 0)
 }
 
 /// The descriptors that are opened for the init process.
@@ -253,6 +278,15 @@ impl Making {
         self.init.as_mut().map_or(Ok(()), |init| attend(init, &to, &mut self.state))
     }
 
+    /// What a person who looks for a container looks at.
+    fn told(&self) -> String {
+        let pid = self.init.as_ref().map_or(0, |init| init.pid.as_raw());
+        let CgroupPaths { v1, v2, .. } = &self.state.cgroup;
+        let groups: Vec<String> =
+            v1.iter().chain(v2).map(|group| group.full().display().to_string()).collect();
+        format!("init process {pid} is ready, its cgroups: {}", groups.join(" "))
+    }
+
     fn made(self, spec: Spec) -> Result<Created> {
         let Self { dir, lock, state, cgroup, init } = self;
         let init = init.ok_or_else(|| Error::new("no init process has been made"))?;
@@ -301,11 +335,7 @@ fn open_sources(decided: &Decided<'_>, joins: &[OpenNamespace]) -> Result<Option
 /// Whether the runtime has the right to copy mounts in its mount namespace. Without it (rootless) the init process does
 /// so in its own, where its user namespace gives it that right; what it can open is what the user can.
 fn may_copy_mounts(plan: &Plan) -> Result<bool> {
-    if !plan.namespaces.has(USER) {
-        return Ok(true);
-    }
-    let permitted = permitted_capabilities().context(|| "read the capabilities")?;
-    Ok(permitted & 1 << caps::Capability::CAP_SYS_ADMIN.index() != 0)
+    if plan.namespaces.has(USER) { has_sys_admin() } else { Ok(true) }
 }
 
 /// A procfs for what the init process writes there; none where it writes nothing.

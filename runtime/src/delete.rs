@@ -133,6 +133,7 @@ pub fn destroy(container: Container, cgroup: Cgroup, log: &mut Log) -> Result<()
     cgroup.destroy()?;
     state.rdt.as_ref().map_or(Ok(()), rdt::Group::remove)?;
     dir.remove()?;
+    log.debug(|| "its processes, cgroups and state directory are gone");
     run_poststop_hooks(&state, log)
 }
 

@@ -126,6 +126,7 @@ pub fn exec(global: &Global, options: &ExecOptions, log: &mut Log) -> Result<i32
         spawned.wait_for_execve()
     };
     start().inspect_err(|_| spawned.destroy())?;
+    log.debug(|| format!("process {} is executed", spawned.pid));
     match foreground {
         Some(foreground) => foreground.wait(&spawned.pidfd),
         None => Ok(0),

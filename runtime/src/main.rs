@@ -15,7 +15,7 @@ use skeg::cli::{self, CgroupManager, Command, GlobalOptions, Invocation};
 use skeg::create::{self, Global};
 use skeg::error::{Context as _, Error, Result};
 use skeg::log::{Level, Log};
-use skeg::state::Container;
+use skeg::state::{Container, Status};
 use skeg::state_cmd::{self, ContainerStatus};
 use skeg::sys::{fd, process};
 use skeg::{
@@ -73,6 +73,7 @@ fn dispatch(invocation: &Invocation, log: &mut Log) -> Result<i32> {
     nix::sys::stat::umask(Mode::from_bits_truncate(0o022));
     process::expect_children();
     let options = &invocation.global;
+    log.debug(|| format!("skeg {}, state root {}", cli::VERSION, root(options).display()));
     match &invocation.command {
         Command::Print(text) => print(text),
         Command::Create(create) => {
@@ -105,6 +106,10 @@ fn dispatch(invocation: &Invocation, log: &mut Log) -> Result<i32> {
         Command::List { format } => print(&list::list(&root(options), *format, log)?),
         Command::Events { id, stats, interval } => {
             let container = Container::load(&root(options), id)?;
+            if container.status()? == Status::Stopped {
+                // runc's words.
+                return Err(Error::new(format!("container with id {id} is not running")));
+            }
             let cgroup = Cgroup::open(&container.state.cgroup);
             if *stats {
                 events::print_stats(&cgroup, id.as_str())?;

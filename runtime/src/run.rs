@@ -13,7 +13,7 @@ use crate::error::{Context as _, Result};
 use crate::foreground::Foreground;
 use crate::log::Log;
 use crate::notify_socket::Forwarder;
-use crate::start::{forward_until_ready, open_notify_socket, run_poststart_hooks};
+use crate::start::{EXECUTED, forward_until_ready, open_notify_socket, run_poststart_hooks};
 use crate::state::{Container, GATE_CREATING};
 use crate::sync::Message;
 
@@ -80,6 +80,7 @@ fn start_one(
         let forwarder = open_notify_socket(&created.dir, global.notify_socket.as_deref(), log);
         created.init.answer(&Message::Proceed)?;
         created.init.wait_for_execve()?;
+        log.debug(|| EXECUTED);
         run_poststart_hooks(&created.state, log)?;
         Ok(forwarder)
     };

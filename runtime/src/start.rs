@@ -20,6 +20,9 @@ use crate::sys::{pid, tty};
 /// What `start` says of a container that has been started before (runc's words, as `start` twice is matched by tests).
 const NOT_CREATED: &str = "cannot start a container that has";
 
+/// What the log is told once the program runs.
+pub const EXECUTED: &str = "the program is executed";
+
 /// How often the size of a terminal is looked for, a millisecond apart. Peers take longer than this to start a container.
 const SIZE_TRIES: u32 = 20;
 
@@ -47,6 +50,7 @@ pub fn start(container: Container, notify_socket: Option<&OsStr>, log: &mut Log)
         await_size(&terminal, || std::thread::sleep(Duration::from_millis(1)));
     }
     starter.go(init.as_ref().map(|_| Pid::from_raw(container.state.pid)))?;
+    log.debug(|| EXECUTED);
     if let Err(error) = run_poststart_hooks(&container.state, log) {
         // "continue the lifecycle at step 12": it is destroyed (runtime.md, lifecycle).
         if let Err(error) = delete::end_and_destroy(container, log) {

@@ -10,14 +10,16 @@ d() {
     docker -H "unix://$ENGINES_ROOT/docker-$LABEL.sock" "$@"
 }
 
-# docker_start_daemon LABEL RUNTIME SUBNET file|flags: a daemon that has the runtime as its default, by configuration file or by flags.
+# docker_start_daemon LABEL RUNTIME SUBNET file|flags|type: a daemon that has the runtime as its default, by configuration file or by
+# flags; or, by file, the type of a shim.
 docker_start_daemon() {
     local label=$1 runtime=$2 subnet=$3 root=$ENGINES_ROOT/docker-$1 in_file='' flags=()
-    if [ "$4" = file ]; then
-        in_file="\"runtimes\": { \"$label-under-test\": { \"path\": \"$runtime\" } }, \"default-runtime\": \"$label-under-test\","
-    else
-        flags=(--add-runtime "$label-under-test=$runtime" --default-runtime "$label-under-test")
-    fi
+    case $4 in
+        file) in_file="\"path\": \"$runtime\"" ;;
+        type) in_file="\"runtimeType\": \"$runtime\"" ;;
+        flags) flags=(--add-runtime "$label-under-test=$runtime" --default-runtime "$label-under-test") ;;
+    esac
+    [ -z "$in_file" ] || in_file="\"runtimes\": { \"$label-under-test\": { $in_file } }, \"default-runtime\": \"$label-under-test\","
     ip link add "br-$label" type bridge
     ip address add "$subnet.1/24" dev "br-$label"
     ip link set "br-$label" up

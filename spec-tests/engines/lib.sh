@@ -40,7 +40,8 @@ with tarfile.open(sys.argv[2], "w") as archive:
 PYTHON
 }
 
-# What may differ between two runs of the same step: names of the runtime, ids, times, process numbers, addresses.
+# What may differ between two runs of the same step: names of the runtime, ids, times, process numbers, addresses, and the v1
+# hierarchies that others on the machine mount for a while (the conformance suites do).
 normalise() {
     sed -E \
         -e "s#$RUNTIME_UNDER_TEST#RUNTIME#g; s#$REFERENCE#RUNTIME#g; s#$ENGINES_ROOT/(skeg|runc)#STATE#g" \
@@ -49,6 +50,7 @@ normalise() {
         -e 's/\b[0-9a-f]{64}\b/ID/g; s/\b[0-9a-f]{12}\b/ID/g' \
         -e 's/[0-9]{4}-[0-9]{2}-[0-9]{2}[T ][0-9:.]+( ?[+-][0-9]{4}( [A-Z]+)?|Z)?/TIME/g' \
         -e 's/\bpid=?:? ?[0-9]+/pid N/g' \
+        -e '/^[0-9]+:(hugetlb|net_cls|net_prio):/d' \
         -e 's/\r$//'
 }
 
@@ -158,13 +160,25 @@ step() {
 
 # step_alone NAME STATUS FUNCTION LINE...: what runc cannot do, or not here; its output has to be these lines.
 step_alone() {
-    local name=$1 expected=$2 function=$3 status seconds why=''
+    local name=$1 expected=$2 function=$3 status seconds why
     shift 3
+    alone_once "$@"
+    if [ -n "$why" ]; then
+        echo "AGAIN $name (skeg $seconds s):${why%;}"
+        alone_show
+        under skeg "$CLEAN"
+        alone_once "$@"
+    fi
+    verdict "$name" "skeg $seconds s" "$why"
+    [ -z "$why" ] || alone_show
+}
+alone_once() {
+    why=''
     under skeg "$function"
     [ "$status" = "$expected" ] || why=" status $status instead of $expected;"
     printf '%s\n' "$@" | cmp -s - "$STEP.skeg.out.normal" || why="$why stdout is not what it has to be;"
-    verdict "$name" "skeg $seconds s" "$why"
-    [ -n "$why" ] || return 0
+}
+alone_show() {
     head -n 20 "$STEP.skeg.out" "$STEP.skeg.err" | sed 's/^/     /'
 }
 

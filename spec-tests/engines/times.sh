@@ -1,5 +1,6 @@
-# shellcheck shell=bash disable=SC2317,SC2086 # the functions are called by name; DOCKER_IMAGE is one word
-# How long a person waits for single commands of the engines under each runtime: a table of medians. Nothing is compared or judged.
+# shellcheck shell=bash disable=SC2317,SC2086,SC2016 # the functions are called by name; DOCKER_IMAGE is one word; Markdown has backticks
+# How long a person waits for single commands of the engines under each runtime: a table of medians, which is written into
+# docs/engines-times.md and, its rows there, README.md when all of it was measured. Nothing is compared or judged.
 #
 #   ENGINES_TIMES=15     how often each command is done under each runtime, by turns
 #   ENGINES_ONLY=REGEX   which commands, by their names in the table
@@ -15,7 +16,7 @@ measure() {
             [ "$label" = skeg ] || RUNTIME=$REFERENCE
             ! declare -F "${name}_before" >/dev/null || "${name}_before" >/dev/null 2>&1
             begin=$EPOCHREALTIME
-            "$name" >"$STEP.out" 2>&1 </dev/null || { echo "$title fails under $label:"; tail -n 3 "$STEP.out"; }
+            "$name" >"$STEP.out" 2>&1 </dev/null || { echo "$title fails under $label:"; tail -n 3 "$STEP.out"; return 1; }
             # The first round warms the caches.
             [ "$round" = 0 ] || echo "$label $(((${EPOCHREALTIME/./} - ${begin/./}) / 100))" >>"$STEP.times"
             ! declare -F "${name}_after" >/dev/null || "${name}_after" >/dev/null 2>&1
@@ -24,7 +25,30 @@ measure() {
     done
     sort -k1,1 -k2,2n "$STEP.times" | awk -v title="$title" '{ times[$1, ++count[$1]] = $2 / 10 }
         END { skeg = times["skeg", int((count["skeg"] + 1) / 2)]; runc = times["runc", int((count["runc"] + 1) / 2)]
-              printf "| %s | %.0f ms | %.0f ms | %.2f |\n", title, skeg, runc, skeg / runc }'
+              printf "| %s | %.0f ms | %.0f ms | %.2f |\n", title, skeg, runc, skeg / runc }' | tee -a "$ENGINES_ROOT/table"
+}
+
+# readme_row NAME TITLE: the command TITLE of the table is NAME in README.md.
+readme_row() {
+    local row
+    row=$(awk -F ' *[|] *' -v name="$1" -v title="$2" '
+        $2 == title { printf "| %s | %d | %d, %.1f x |", name, $3, $4, $4 / $3 }' "$ENGINES_ROOT/table")
+    sed -i "s#^| $1 |.*#$row#" "$ENGINES_DIR/../../README.md"
+}
+
+# The results into the two pages that show them.
+times_write() {
+    local page=$ENGINES_DIR/../../docs/engines-times.md
+    sed -i '/^|---/q' "$page"
+    cat "$ENGINES_ROOT/table" >>"$page"
+    readme_row '`docker run -d`' 'docker run -d'
+    readme_row '`docker exec`' 'docker exec'
+    readme_row '`docker build` with three RUN' 'docker build with three RUN'
+    readme_row '`docker exec` with the shims' 'docker, shims: exec'
+    readme_row '`ctr run --rm`' 'ctr run --rm'
+    readme_row '`podman run -d`' 'podman run -d'
+    readme_row '`buildah bud` with three RUN' 'buildah bud with three RUN'
+    echo 'written: docs/engines-times.md, README.md'
 }
 
 # The same commands for Docker and podman.
@@ -61,6 +85,11 @@ times_both() {
     measure "$1 build with three RUN" times_build
 }
 times_ctr() { c run --rm --runc-binary "$RUNTIME" $CTR_IMAGE "$LABEL-t" true; }
+times_ctr_shims() {
+    local runtime=(--runtime io.containerd.skeg.v2)
+    [ "$LABEL" = skeg ] || runtime=(--runc-binary "$RUNTIME")
+    c run --rm "${runtime[@]}" $CTR_IMAGE "$LABEL-t" true
+}
 times_bud() { b bud --no-cache --isolation oci --runtime "$RUNTIME" --network none "$ENGINES_ROOT/times"; }
 
 times_steps() {
@@ -82,6 +111,7 @@ times_steps() {
     . "$ENGINES_DIR/containerd.sh"
     containerd_setup
     measure 'ctr run --rm' times_ctr
+    measure 'ctr, shims: run --rm' times_ctr_shims
     # shellcheck source=spec-tests/engines/podman.sh
     . "$ENGINES_DIR/podman.sh"
     LABEL=runc podman_setup
@@ -93,4 +123,5 @@ times_steps() {
     buildah_setup
     printf 'FROM %s\nRUN true\nRUN ["/bin/true"]\nRUN echo made >/made\n' "$BUILD_IMAGE" >"$ENGINES_ROOT/times/Dockerfile"
     measure 'buildah bud with three RUN' times_bud
+    [ -n "${ENGINES_ONLY:-}" ] || times_write
 }

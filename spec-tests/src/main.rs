@@ -67,6 +67,8 @@ fn role() -> i32 {
 }
 
 fn suite(arguments: &[String]) -> i32 {
+    // The bundles are for users of all kinds, whatever the caller lets others have of its own.
+    nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o022));
     let options = match options::parse(arguments) {
         Ok(options::Parsed::Run(options)) => options,
         Ok(options::Parsed::Help) => {

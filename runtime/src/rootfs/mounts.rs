@@ -137,9 +137,10 @@ impl<'a> Rootfs<'a> {
             (Kind::Bind { .. }, Source::Tree { mount: tree, is_directory }) => {
                 let target = self.target(&mount.destination, is_directory)?;
                 // move_mount(2) would say EINVAL or ENOTDIR, depending on the kernel. Docker knows by ENOTDIR's words to ask
-                // whether a file was meant to be mounted on a directory.
+                // whether a file was meant to be mounted on a directory, unless EISDIR's ("is a directory") are there too:
+                // those are a program that is one (moby, translateContainerdStartErr).
                 if !is_directory && is_directory_fd(&target)? {
-                    let what = "the destination is a directory and the source is not";
+                    let what = "a file cannot be mounted on a directory";
                     return Err(Error::from_errno(what, Errno::ENOTDIR));
                 }
                 self.attach_at(&mount.destination, tree, &target)

@@ -43,6 +43,9 @@ const NAMES: [&str; 6] = [GATE_CREATING, GATE, STARTED, STATE, STATE_NEW, CONFIG
 /// that nobody can end.
 pub const FILE_LIMIT: usize = bundle::CONFIG_LIMIT + (1 << 20);
 
+/// What a user without privileges is told, who can have containers too.
+const FOR_A_USER: &str = "without root, --root or XDG_RUNTIME_DIR has to name a directory of the user's own";
+
 /// The directory that holds the state directories of all containers (`--root`).
 #[derive(Debug)]
 pub struct StateRoot {
@@ -76,7 +79,10 @@ impl StateRoot {
             Ok(fd) => fd,
             Err(Errno::ENOENT) => return Ok(None),
             Err(errno) => {
-                return Err(Error::from_errno(format!("open the state root {}", path.display()), errno));
+                let error = Error::from_errno(format!("open the state root {}", path.display()), errno);
+                // Root's, and the caller is a user.
+                let is_foreign = errno == Errno::EACCES && !nix::unistd::geteuid().is_root();
+                return Err(if is_foreign { error.because(FOR_A_USER) } else { error });
             }
         };
         let stat = path::stat(&fd).context(|| format!("open the state root {}", path.display()))?;

@@ -419,7 +419,7 @@ pub fn errors_name_the_mount() {
         ),
         (
             json!({"destination": "/dir", "type": "bind", "source": "/etc/passwd"}),
-            "mount /etc/passwd on /dir: the destination is a directory and the source is not: not a directory",
+            "mount /etc/passwd on /dir: a file cannot be mounted on a directory: not a directory",
         ),
         (
             json!({"destination": "/dir", "type": "bind", "source": "/etc", "options": ["remount", "ro"]}),

@@ -1,14 +1,15 @@
 //! security.md G and peers.md A1: ids, flags, configurations and state that are wrong; errors and logs.
 
 use std::fs;
-use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::fs::{PermissionsExt, chown, symlink};
+use std::path::Path;
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
 use super::Case;
 use crate::failure::{During, Outcome};
-use crate::harness::{Bundle, Ctx, Ran};
+use crate::harness::{Bundle, Call, Ctx, Ran};
 use crate::{ensure, ensure_eq, leftovers, sys};
 
 pub const CASES: &[Case] = &[
@@ -67,6 +68,11 @@ pub const CASES: &[Case] = &[
         bad_signals,
     ),
     Case::new("global_flags", "peers.md A1.1: the global flags that managers pass", global_flags),
+    Case::new(
+        "without_privileges",
+        "peers.md B 46: a user without privileges is told what a container of a user needs",
+        without_privileges,
+    ),
 ];
 
 fn version(ctx: &Ctx) -> Outcome {
@@ -594,5 +600,28 @@ fn global_flags(ctx: &Ctx) -> Outcome {
     let call = ctx.bare_call(["--root"]).arg(&ctx.root).arg("--debug").arg("--log").arg(&log);
     let call = call.args(["--log-format", "text", "--rootless", "auto", "run", "-b"]).arg(&bundle.dir);
     call.args(["--no-new-keyring", "--no-pivot", "-no-subreaper"]).arg(&bundle.id).run()?.ok()?;
+    let told = fs::read_to_string(&log).during("read the log")?;
+    ensure!(told.lines().filter(|line| line.contains("level=debug")).count() > 2, "--debug tells {told:?}");
+    Ok(())
+}
+
+fn without_privileges(ctx: &Ctx) -> Outcome {
+    let bundle = ctx.bundle()?;
+    bundle.write()?;
+    let (foreign, own) = (ctx.path("foreign"), ctx.path("own"));
+    fs::create_dir(&foreign)?;
+    fs::set_permissions(&foreign, fs::Permissions::from_mode(0o700))?;
+    fs::create_dir(&own)?;
+    chown(&own, Some(1000), Some(1000))?;
+    for dir in [&ctx.dir, &bundle.dir, &bundle.rootfs()] {
+        fs::set_permissions(dir, fs::Permissions::from_mode(0o755))?;
+    }
+    let as_user =
+        |root: &Path| ctx.bare_call(["--root"]).arg(root).setup(|setup| setup.uid = Some((1000, 1000)));
+    let refused = |call: Call| call.run()?.exits(1)?.fails_in_one_line();
+    refused(as_user(&foreign).arg("list"))?.says("permission denied")?;
+    let run = as_user(&own).args(["run", "--bundle"]).arg(&bundle.dir).arg(&bundle.id);
+    refused(run)?.says("rootless container requires user namespaces")?;
+    ensure!(fs::read_dir(&own)?.next().is_none(), "something is left in the state root");
     Ok(())
 }

@@ -364,6 +364,12 @@ fn events(ctx: &Ctx) -> Outcome {
         found["data"]["memory"]
     );
     ensure!(found["data"]["cpu"]["usage"]["total"].as_u64().is_some(), "cpu is {}", found["data"]["cpu"]);
+    container.kill("KILL")?.ok()?;
+    container.wait_for("stopped")?;
+    for options in [&["--stats"][..], &[]] {
+        let call = ctx.call(["events"]).args(options).arg(&container.id);
+        call.run()?.exits(1)?.fails_in_one_line()?.says("is not running")?;
+    }
     Ok(())
 }
 
