@@ -133,7 +133,7 @@ start_containerd() {
 	ln -sf "$RUNTIME_BIN" "$WORK/bin/skeg"
 	PATH=$WORK/bin:$PATH setsid "$CONTAINERD" -c "$WORK/config.toml" >>"$WORK/containerd.log" 2>&1 &
 	containerd_pid=$!
-	eventually 15 ctr version || { say "containerd does not answer"; tail -20 "$WORK/containerd.log"; exit 1; }
+	eventually 30 ctr version || { say "containerd does not answer"; tail -20 "$WORK/containerd.log"; exit 1; }
 }
 
 # Ends containerd, and what a failed test may have left of this $WORK.
