@@ -153,7 +153,7 @@ vm-ci: build $(SPEC_TESTS) ## the cases of cgroups, systemd, AppArmor and SELinu
 	VM_CORE=yes VM_TIMEOUT=900 $(VM)/test bin/skeg $(SPEC_TESTS) --alone --patience 12 --soak 5 --filter $(VM_CASES)
 	VM_CORE=yes VM_TIMEOUT=900 $(VM)/test bin/skeg $(SPEC_TESTS) --systemd-cgroup --alone --patience 12 --soak 5 --filter $(VM_CASES)
 
-vm-lane: build $(SPEC_TESTS) ## every suite in guests with pure cgroup v2, systemd and AppArmor: spec-tests, runc's, podman, the shim (half an hour)
+vm-lane: build $(SPEC_TESTS) ## every suite in guests with pure cgroup v2, systemd and AppArmor: spec-tests, runc's, podman, the shim (half an hour and more)
 	$(VM)/lane bin/skeg bin/containerd-shim-skeg-v2 $(SPEC_TESTS) $(SUITES)
 
 vm-test: build $(SPEC_TESTS) ## the black-box suite alone there, with and without --systemd-cgroup
