@@ -59,7 +59,10 @@ fn main() -> ExitCode {
     for (name, test) in tests {
         if filter.is_none_or(|filter| name.contains(filter.as_str())) {
             println!("test {name} ...");
-            test();
+            if std::panic::catch_unwind(test).is_err() {
+                println!("test {name} ... FAILED");
+                return ExitCode::FAILURE;
+            }
         }
     }
     println!("foreground: all passed");
