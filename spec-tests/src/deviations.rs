@@ -19,6 +19,7 @@ const KNOWN: &[(&str, &str, &str)] = &[
     ("runc", "e3_user_numbers", "runc 1.1 takes ids up to 2^31-1 only"),
     ("runc", "configured_device_twice", "runc 1.1 keeps the file that is at the device's path"),
     ("runc", "propagation_unbindable", "runc 1.1 makes the mount unbindable before it binds the rootfs"),
+    ("runc", "a14_without_a_mount_namespace", "runc 1.1 makes the host's mounts private (mended in 1.5.3)"),
     ("runc", "domainname", "runc knows the field since 1.2"),
     ("runc", "b6_sysctl_of_the_host_by_path", "runc 1.1 does not compare a joined ipc namespace with the host's"),
     ("runc", "f8_namespace_path", "runc 1.1 blocks on a FIFO as the path of a namespace"),

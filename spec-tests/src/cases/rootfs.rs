@@ -132,6 +132,12 @@ pub const CASES: &[Case] = &[
         a14,
     )
     .sacrificial(),
+    Case::new(
+        "a14_without_a_mount_namespace",
+        "security.md A14: a container without a mount namespace of its own changes no mount of the host",
+        a14_without_a_namespace,
+    )
+    .sacrificial(),
 ];
 
 fn results(ctx: &Ctx, bundle: &mut Bundle, actions: Value) -> Outcome<Vec<Value>> {
@@ -710,4 +716,12 @@ fn a14(ctx: &Ctx) -> Outcome {
         bundle.run(ctx)?.ok()?;
     }
     Ok(())
+}
+
+/// The fixture compares the mount table here, too.
+fn a14_without_a_namespace(ctx: &Ctx) -> Outcome {
+    let mut bundle = ctx.bundle()?;
+    bundle.without_namespace("mount").set("/mounts", json!([])).set("/root/readonly", json!(false));
+    bundle.set("/linux/maskedPaths", json!([])).set("/linux/readonlyPaths", json!([])).probe(["true"]);
+    bundle.run(ctx)?.ok().map(drop)
 }
