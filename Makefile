@@ -204,7 +204,7 @@ engines-times: build ## how long commands of Docker, podman, buildah and contain
 	spec-tests/engines/run --jobs 1 --runtime bin/skeg --shim bin/containerd-shim-skeg-v2 times
 
 podman-system: build ## podman's own system tests with skeg, compared with what is expected (half an hour)
-	scripts/install-test-deps $(ENGINE_PACKAGES) bats jq socat openssl
+	scripts/install-test-deps $(ENGINE_PACKAGES) bats jq socat openssl netcat-openbsd
 	spec-tests/conformance/fetch bookworm libpod .cache/libpod
 	spec-tests/engines/run --runtime bin/skeg --shim bin/containerd-shim-skeg-v2 podman-system
 
