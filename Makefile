@@ -100,7 +100,7 @@ bench-shim: build test-deps ## the shim beside the Go shim with runc: ctr run an
 	scripts/install-test-deps containerd umoci
 	bench/shim bin/containerd-shim-skeg-v2 bin/skeg --runc $(RUNC)
 
-test: check vm-ci conformance shim-test engines ## everything that is tested on this machine: the project's own tests, others' suites, real managers (25 minutes)
+test: check vm-lane conformance shim-test engines ## everything that is tested on this machine: the project's own tests, others' suites, real managers (25 minutes)
 
 check: test-deps fmt lint unit build spec-tests compare sweep-sample ## the project's own tests alone (10 minutes)
 
@@ -144,20 +144,18 @@ v2only-test: build $(SPEC_TESTS) ## the black-box suite and the cgroup tests on 
 	$(VM)/v2only $(SPEC_TESTS) --runtime bin/skeg --soak 20
 	$(STATIC) $(VM)/v2only $(CARGO) test --locked -p skeg --lib cgroup::
 
-# SUITES="runc podman-root": those suites; `spec-tests/vm/lane` lists all, also those that continuous integration leaves out.
-# By name or subject, what the machine itself cannot show: pure cgroup v2, systemd, AppArmor, SELinux. A limit in time is there
-# to end what hangs: no case depends on speed.
-VM_CASES := cgroup_,_cgroup,cgroups,memory_,pids_,cpu_,blkio_,device_,devices,update_,resources_,events_,apparmor,systemd_,nested,f11_,f15_,d7_,d8_,pause_,in_paused,of_paused,kill_
-vm-ci: build $(SPEC_TESTS) ## the cases of cgroups, systemd, AppArmor and SELinux in a guest with pure cgroup v2, with and without --systemd-cgroup (4 minutes)
-	VM_CORE=yes VM_TIMEOUT=600 VM_KERNEL=security=selinux $(VM)/test bin/skeg $(SPEC_TESTS) --alone --patience 12 --filter selinux_
-	VM_CORE=yes VM_TIMEOUT=900 $(VM)/test bin/skeg $(SPEC_TESTS) --alone --patience 12 --soak 5 --filter $(VM_CASES)
-	VM_CORE=yes VM_TIMEOUT=900 $(VM)/test bin/skeg $(SPEC_TESTS) --systemd-cgroup --alone --patience 12 --soak 5 --filter $(VM_CASES)
+LANE := $(VM)/lane bin/skeg bin/containerd-shim-skeg-v2 $(SPEC_TESTS)
 
-vm-lane: build $(SPEC_TESTS) ## every suite in guests with pure cgroup v2, systemd and AppArmor: spec-tests, runc's, podman, the shim (half an hour and more)
-	$(VM)/lane bin/skeg bin/containerd-shim-skeg-v2 $(SPEC_TESTS) $(SUITES)
+# What the machine itself cannot show. SUITES="runc podman-of-runc": those suites; `spec-tests/vm/lane` lists all, also those that
+# continuous integration leaves out. A limit in time is there to end what hangs: no case depends on speed.
+vm-lane: build $(SPEC_TESTS) ## suites in guests with pure cgroup v2, systemd and AppArmor: spec-tests, runc's, podman, the shim (20 minutes)
+	$(LANE) $(SUITES)
 
-vm-test: build $(SPEC_TESTS) ## the black-box suite alone there, with and without --systemd-cgroup
-	$(VM)/lane bin/skeg bin/containerd-shim-skeg-v2 $(SPEC_TESTS) spec-tests-systemd spec-tests selinux
+vm-ci: build $(SPEC_TESTS) ## of them the cases of spec-tests about cgroups, systemd, AppArmor and SELinux alone, in a smaller guest (4 minutes)
+	VM_CORE=yes $(LANE) systemd cgroups selinux
+
+vm-test: build $(SPEC_TESTS) ## spec-tests alone there, all of it with and without --systemd-cgroup
+	$(LANE) spec-tests-systemd spec-tests selinux
 
 # What is made of the root file system where a mount namespace needs no copy of the host's (Linux 7.0).
 VM_MOUNTS := a1_,a5_,a7_,a14_,b4_,t7_,mount_,mounts,propagation,rootfs,hostname

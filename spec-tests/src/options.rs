@@ -14,6 +14,7 @@ usage: spec-tests --runtime PATH [options]
 
   --runtime PATH       the runtime under test
   --filter TEXT,...    only cases whose name or sentence contains one of these
+  --exclude TEXT,...   no cases whose name contains one of these
   --format FORMAT      text (default), tap or junit
   --jobs N             cases at a time (default: the number of processors)
   --soak N             repetitions of the repeating cases (default: 1000)
@@ -45,6 +46,8 @@ pub struct Options {
     pub runtime: PathBuf,
     /// Texts of which a case's name or sentence must contain one; none for all cases.
     pub filter: Vec<String>,
+    /// Texts of which a case's name must contain none.
+    pub exclude: Vec<String>,
     /// How results are printed.
     pub format: Format,
     /// Cases at a time.
@@ -83,6 +86,7 @@ pub fn parse(arguments: &[String]) -> Result<Parsed, String> {
     let mut options = Options {
         runtime: PathBuf::new(),
         filter: Vec::new(),
+        exclude: Vec::new(),
         format: Format::Text,
         jobs: std::thread::available_parallelism().map_or(2, std::num::NonZero::get),
         soak: 1000,
@@ -105,6 +109,7 @@ pub fn parse(arguments: &[String]) -> Result<Parsed, String> {
         match name {
             "--runtime" => options.runtime = PathBuf::from(value()?),
             "--filter" => options.filter.extend(value()?.split(',').map(str::to_owned)),
+            "--exclude" => options.exclude.extend(value()?.split(',').map(str::to_owned)),
             "--format" => options.format = format(&value()?)?,
             "--jobs" => options.jobs = number(value()?)?.max(1),
             "--soak" => options.soak = number(value()?)?,
@@ -147,12 +152,12 @@ mod tests {
     #[test]
     fn options_are_read_in_both_spellings() {
         let Ok(Parsed::Run(options)) = parse(&words(
-            "--runtime=/x --filter a3_,b4_ --format tap --jobs=3 --alone --patience 4 --systemd-cgroup",
+            "--runtime=/x --filter a3_,b4_ --exclude cost_ --format tap --jobs=3 --alone --patience 4 --systemd-cgroup",
         )) else {
             panic!("no run");
         };
         assert_eq!(options.runtime, PathBuf::from("/x"));
-        assert_eq!(options.filter, ["a3_", "b4_"]);
+        assert_eq!((options.filter, options.exclude), (vec!["a3_".into(), "b4_".into()], vec!["cost_".into()]));
         assert_eq!((options.format, options.jobs, options.alone), (Format::Tap, 3, true));
         assert_eq!((options.soak, options.patience, options.systemd), (1000, 4, true));
         assert!(parse(&words("--runtime")).is_err());

@@ -63,6 +63,9 @@ fn matches(case: &Case, options: &Options) -> bool {
     if options.systemd && case.host == Host::Sacrificial {
         return false;
     }
+    if options.exclude.iter().any(|text| case.name.contains(text.as_str())) {
+        return false;
+    }
     let says = |text: &String| case.name.contains(text.as_str()) || case.checks.contains(text.as_str());
     options.filter.is_empty() || options.filter.iter().any(says)
 }
