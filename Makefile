@@ -100,7 +100,7 @@ bench-shim: build test-deps ## the shim beside the Go shim with runc: ctr run an
 	scripts/install-test-deps containerd umoci
 	bench/shim bin/containerd-shim-skeg-v2 bin/skeg --runc $(RUNC)
 
-test: check vm-lane conformance shim-test engines ## everything that is tested on this machine: the project's own tests, others' suites, real managers (25 minutes)
+test: check vm-lane conformance shim-test engines ## everything that is tested on this machine: the project's own tests, others' suites, real managers (50 minutes)
 
 check: test-deps fmt lint unit build spec-tests compare sweep-sample ## the project's own tests alone (10 minutes)
 
