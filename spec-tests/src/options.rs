@@ -157,7 +157,10 @@ mod tests {
             panic!("no run");
         };
         assert_eq!(options.runtime, PathBuf::from("/x"));
-        assert_eq!((options.filter, options.exclude), (vec!["a3_".into(), "b4_".into()], vec!["cost_".into()]));
+        assert_eq!(
+            (options.filter, options.exclude),
+            (vec!["a3_".into(), "b4_".into()], vec!["cost_".into()])
+        );
         assert_eq!((options.format, options.jobs, options.alone), (Format::Tap, 3, true));
         assert_eq!((options.soak, options.patience, options.systemd), (1000, 4, true));
         assert!(parse(&words("--runtime")).is_err());
