@@ -122,6 +122,9 @@ async fn create(
     deadline: Option<Instant>,
 ) -> Result<Vec<u8>> {
     path::check_id("sandbox id", &request.sandbox_id)?;
+    let Ok(_making) = shim.making_sandbox.try_lock() else {
+        return Err(Error::new(Code::AlreadyExists, "the shim is making a sandbox"));
+    };
     if shim.sandbox.borrow().is_some() {
         return Err(Error::new(Code::AlreadyExists, "the shim has a sandbox"));
     }

@@ -26,7 +26,11 @@ fn call<R: Message>(
 
 /// A request for a pod in a bundle without config.json, and with the options that `start` leaves there.
 fn request(shim: &Shim) -> api::CreateSandboxRequest {
-    let bundle = shim.dir.join(POD);
+    request_of(shim, POD)
+}
+
+fn request_of(shim: &Shim, id: &str) -> api::CreateSandboxRequest {
+    let bundle = shim.dir.join(id);
     std::fs::create_dir_all(&bundle).unwrap();
     let options = format!(r#"{{"binary_name":"{0}/runtime","root":"{0}/root"}}"#, shim.dir.display());
     std::fs::write(bundle.join("shim-options.json"), options).unwrap();
@@ -37,7 +41,7 @@ fn request(shim: &Shim) -> api::CreateSandboxRequest {
         ..Any::default()
     };
     api::CreateSandboxRequest {
-        sandbox_id: POD.into(),
+        sandbox_id: id.into(),
         bundle_path: bundle.to_str().unwrap().into(),
         options: MessageField::some(options),
         netns_path: "/proc/self/ns/net".into(),
@@ -122,4 +126,26 @@ fn a_pod_that_cannot_be_made() {
     let shutdown = api::ShutdownSandboxRequest { sandbox_id: POD.into(), ..Default::default() };
     call::<api::ShutdownSandboxResponse>(&mut client, "ShutdownSandbox", &shutdown).unwrap();
     assert!(eventually(|| !Path::new(&format!("/proc/{}", shim.pid)).exists()), "the shim does not end");
+}
+
+/// One sandbox a shim, also where a second is asked for, under another id, while the first is being made; where that fails, the
+/// place is free.
+#[test]
+fn one_sandbox_at_a_time() {
+    let shim = Shim::start("two-sandboxes");
+    let mut first = shim.client();
+    first.send(SANDBOX, "CreateSandbox", &request_of(&shim, "hang1"));
+    let calls = shim.root().join("calls");
+    assert!(eventually(|| calls.exists()), "the runtime is not called");
+    let mut second = shim.client();
+    let early = call::<api::CreateSandboxResponse>(&mut second, "CreateSandbox", &request(&shim));
+    assert_eq!(early.unwrap_err().0, ALREADY_EXISTS);
+    assert!(!shim.dir.join(POD).join("config.json").exists(), "a bundle is written for it");
+    let is_sleep =
+        |pid: &u32| std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default() == "sleep\n";
+    for pid in children_of(&shim.dir).into_iter().filter(is_sleep) {
+        std::process::Command::new("kill").args(["-9", &pid.to_string()]).status().unwrap();
+    }
+    assert_ne!(first.receive().status.code, 0, "a runtime without a container");
+    call::<api::CreateSandboxResponse>(&mut second, "CreateSandbox", &request(&shim)).unwrap();
 }

@@ -116,6 +116,11 @@ pub fn validate(spec: &Spec) -> Result<Vec<String>> {
 
 /// `MAJOR.MINOR.PATCH[-PRE][+BUILD]` of SemVer 2.0 with major version 1: later minor versions add to it only.
 fn version(text: &str) -> Result<()> {
+    const ALLOWED: &str = "must be a version 1.MINOR.PATCH";
+    if text.is_empty() {
+        // oci-spec has the empty text for what is not there.
+        return Err(Error::new(format!("/ociVersion: missing or empty: {ALLOWED}")));
+    }
     let core = text.split(['-', '+']).next().unwrap_or_default();
     let numeric = |part: &str| {
         part == "0"
@@ -131,7 +136,7 @@ fn version(text: &str) -> Result<()> {
     if parts.len() == 3 && parts[0] == "1" && parts.iter().all(|part| numeric(part)) && suffix_is_fine {
         return Ok(());
     }
-    invalid("/ociVersion", text, "must be a version 1.MINOR.PATCH")
+    invalid("/ociVersion", text, ALLOWED)
 }
 
 /// Checks a process object: that of a configuration (`pointer` is `/process`), or of `exec` (`pointer` is empty).

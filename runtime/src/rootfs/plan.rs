@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use oci_spec::runtime::{Hook, Linux, LinuxIdMapping, LinuxNamespaceType, Mount, Spec};
+use oci_spec::runtime::{Hook, Linux, LinuxIdMapping, LinuxNamespaceType, Mount, Root, Spec};
 
 use crate::error::{Error, Result};
 use crate::sys::mount::propagation;
@@ -243,7 +243,7 @@ pub fn plan(spec: &Spec, facts: &Facts) -> Result<RootfsPlan> {
         no_pivot: facts.no_pivot,
         stands_alone: false,
         hooks_see_rootfs: hooks_before_pivot(spec),
-        read_only: root.readonly() == Some(true),
+        read_only: read_only(root, &namespaces)?,
         inherited,
         propagation: root_propagation,
         mounts,
@@ -253,6 +253,16 @@ pub fn plan(spec: &Spec, facts: &Facts) -> Result<RootfsPlan> {
         readonly_paths,
         label: linux.mount_label().clone().filter(|label| !label.is_empty()),
     })
+}
+
+/// `root.readonly`: an attribute of a mount, and so never without a mount namespace of the container's own. There the root file
+/// system is a directory, or a mount of the host's.
+fn read_only(root: &Root, namespaces: &Namespaces) -> Result<bool> {
+    let asked = root.readonly() == Some(true);
+    if asked && namespaces.mount == MountNamespace::Inherited {
+        return Err(Error::new("/root/readonly: true: needs a mount namespace"));
+    }
+    Ok(asked)
 }
 
 /// Hooks that run when the mounts are there and the root is still the host's (config.md, "POSIX-platform Hooks"). Those

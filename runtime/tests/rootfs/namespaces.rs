@@ -109,6 +109,9 @@ pub fn without_mount_namespace() {
     let config = bare.clone();
     let container = Container { config, facts: facts(), after_open: || {}, terminal: false, probe };
     assert_eq!(run_beside_canaries(container).unwrap(), "root true");
+    let mut read_only = bare.clone();
+    read_only["root"]["readonly"] = json!(true);
+    assert_eq!(run(read_only, probe).unwrap_err(), "/root/readonly: true: needs a mount namespace");
     bare["linux"]["maskedPaths"] = json!(["/x"]);
     assert_eq!(run(bare, probe).unwrap_err(), "/linux/maskedPaths: needs a mount namespace");
 }

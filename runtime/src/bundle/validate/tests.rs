@@ -84,8 +84,10 @@ fn versions() {
     for text in ["1.0.0", "1.3.0", "1.0.2-dev", "1.1.0-rc.2", "1.9.0", "1.0.0+build.1", "1.2.3-a-b.c+d"] {
         accepted("/ociVersion", json!(text));
     }
+    for absent in [Value::Null, json!("")] {
+        refused("/ociVersion", absent, "/ociVersion: missing or empty: must be a version 1.MINOR.PATCH");
+    }
     for text in [
-        "",
         "1",
         "1.0",
         "2.0.0",
