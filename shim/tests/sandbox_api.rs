@@ -141,11 +141,12 @@ fn one_sandbox_at_a_time() {
     let early = call::<api::CreateSandboxResponse>(&mut second, "CreateSandbox", &request(&shim));
     assert_eq!(early.unwrap_err().0, ALREADY_EXISTS);
     assert!(!shim.dir.join(POD).join("config.json").exists(), "a bundle is written for it");
-    let is_sleep =
-        |pid: &u32| std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default() == "sleep\n";
-    for pid in children_of(&shim.dir).into_iter().filter(is_sleep) {
-        std::process::Command::new("kill").args(["-9", &pid.to_string()]).status().unwrap();
-    }
+    let is_stuck =
+        |pid: &u32| std::fs::read(format!("/proc/{pid}/comm")).is_ok_and(|name| name == b"sleep\n");
+    let stuck = || children_of(&shim.dir).into_iter().find(is_stuck);
+    assert!(eventually(|| stuck().is_some()), "the runtime is not stuck");
+    let ended = std::process::Command::new("kill").args(["-9", &stuck().unwrap().to_string()]).status();
+    assert!(ended.unwrap().success());
     assert_ne!(first.receive().status.code, 0, "a runtime without a container");
     call::<api::CreateSandboxResponse>(&mut second, "CreateSandbox", &request(&shim)).unwrap();
 }
