@@ -78,6 +78,8 @@ pub struct Rootfs<'a> {
     covered_roots: u32,
     /// What is yet to be mounted, with what the parent opened for it.
     mounts: Mounts<'a>,
+    /// The SELinux context of new file systems, where SELinux runs.
+    label: Option<&'a str>,
     /// Some of it is a copy of a mount of the host.
     has_copies: bool,
     /// The host's `/dev/null`, for masked paths.

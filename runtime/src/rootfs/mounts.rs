@@ -59,7 +59,22 @@ impl<'a> Rootfs<'a> {
         let has_copies = mounts.iter().any(|source| matches!(source, Source::Tree { .. }));
         let mounts = plan.mounts.iter().zip(mounts).peekable();
         let read_only_later = Vec::new();
-        Ok(Self { plan, root, on, covered_roots: 0, mounts, has_copies, null, devices, read_only_later })
+        let label = match &plan.label {
+            Some(label) if takes_labels(label)? => Some(label.as_str()),
+            _ => None,
+        };
+        Ok(Self {
+            plan,
+            root,
+            on,
+            covered_roots: 0,
+            mounts,
+            label,
+            has_copies,
+            null,
+            devices,
+            read_only_later,
+        })
     }
 
     /// The container's root directory, `O_PATH`.
@@ -170,7 +185,7 @@ impl<'a> Rootfs<'a> {
         let delayed =
             options.is_read_only() && (is_tmpfs || mount.destination == Path::new(super::devices::DEV));
         let kind = (fs_type, source);
-        let tree = new_file_system(mount, kind, delayed, self.plan.label.as_deref(), mode.as_deref())?;
+        let tree = new_file_system(mount, kind, delayed, self.label, mode.as_deref())?;
         if options.copy_up && is_tmpfs {
             copyup::copy(&target, &tree)?;
         }
@@ -419,13 +434,7 @@ pub(super) fn configure(
     if let Some(label) = label
         && !matches!(fs_type, "proc" | "sysfs" | "cgroup2" | "mqueue")
     {
-        match set_parameter(context, "context", Some(label)) {
-            // Nobody but SELinux knows that parameter, and a kernel that does not run it has no use for labels.
-            Err(error)
-                if error.errno() == Some(Errno::EINVAL)
-                    && error.to_string().contains("Unknown parameter") => {}
-            result => result?,
-        }
+        set_parameter(context, "context", Some(label))?;
     }
     if let Some(mode) = mode {
         set_parameter(context, "mode", Some(mode))?;
@@ -447,14 +456,29 @@ pub(super) fn configure(
     Ok(tree)
 }
 
-/// The file system has no extended attributes but those of security modules: without SELinux there is none to set.
+/// Whether SELinux runs: nobody else knows the parameter, and a kernel that does not run it has no use for labels. A tmpfs is asked:
+/// a file system that keeps its parameters as text (`legacy_parse_param` in fs/fs_context.c; devpts up to Linux 6.12) takes any, or
+/// has words of its own for what it does not take.
+///
+/// # Errors
+/// SELinux does not take this one.
+fn takes_labels(label: &str) -> Result<bool> {
+    let context = FsContext::open("tmpfs").context(|| "tmpfs")?;
+    match set_parameter(&context, "context", Some(label)) {
+        Err(error)
+            if error.errno() == Some(Errno::EINVAL) && error.to_string().contains("Unknown parameter") =>
+        {
+            Ok(false)
+        }
+        result => result.map(|()| true).map_err(|error| error.context("/linux/mountLabel")),
+    }
+}
+
+/// The file system has no extended attributes but those of security modules.
 fn label_root(tree: &OwnedFd, label: &str) -> Result<()> {
     let root = open_own(tree, ".", OFlag::O_RDONLY | OFlag::O_DIRECTORY, Mode::empty())
         .context(|| "open its root")?;
-    match set_security_label(&root, label) {
-        Err(Errno::EOPNOTSUPP) => Ok(()),
-        set => set.context(|| format!("label {label}")),
-    }
+    set_security_label(&root, label).context(|| format!("label {label}"))
 }
 
 fn bound_cgroup_v1(container: &Path, set: u64) -> Result<OwnedFd> {
