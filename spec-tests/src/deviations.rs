@@ -21,6 +21,7 @@ const KNOWN: &[(&str, &str, &str)] = &[
     ("runc", "propagation_unbindable", "runc 1.1 makes the mount unbindable before it binds the rootfs"),
     ("runc", "a14_without_a_mount_namespace", "runc 1.1 makes the host's mounts private (mended in 1.5.3)"),
     ("runc", "domainname", "runc knows the field since 1.2"),
+    ("runc", "mount_label_without_selinux", "runc hands the label to a kernel that has no use for it, which refuses the mount"),
     ("runc", "b6_sysctl_of_the_host_by_path", "runc 1.1 does not compare a joined ipc namespace with the host's"),
     ("runc", "f8_namespace_path", "runc 1.1 blocks on a FIFO as the path of a namespace"),
     ("runc", "nested", "Debian's runc is a dynamic program, which a root file system without libraries cannot run"),
