@@ -100,7 +100,7 @@ bench-shim: build test-deps ## the shim beside the Go shim with runc: ctr run an
 	scripts/install-test-deps containerd umoci
 	bench/shim bin/containerd-shim-skeg-v2 bin/skeg --runc $(RUNC)
 
-test: check vm-lane conformance shim-test engines ## everything that is tested on this machine: the project's own tests, others' suites, real managers (50 minutes)
+test: check vm-lane conformance shim-test engines ## everything that is tested on this machine: the project's own tests, others' suites, real managers (45 minutes)
 
 check: test-deps fmt lint unit build spec-tests compare sweep-sample ## the project's own tests alone (10 minutes)
 
@@ -148,7 +148,7 @@ LANE := $(VM)/lane bin/skeg bin/containerd-shim-skeg-v2 $(SPEC_TESTS)
 
 # What the machine itself cannot show. SUITES="runc podman-of-runc": those suites; `spec-tests/vm/lane` lists all, also those that
 # continuous integration leaves out. A limit in time is there to end what hangs: no case depends on speed.
-vm-lane: build $(SPEC_TESTS) ## suites in guests with pure cgroup v2, systemd and AppArmor: spec-tests, runc's, podman, the shim (20 minutes)
+vm-lane: build $(SPEC_TESTS) ## suites in guests with pure cgroup v2, systemd and AppArmor: spec-tests, runc's, podman, the shim (quarter of an hour)
 	$(LANE) $(SUITES)
 
 vm-ci: build $(SPEC_TESTS) ## of them the cases of spec-tests about cgroups, systemd, AppArmor and SELinux alone, in a smaller guest (4 minutes)
