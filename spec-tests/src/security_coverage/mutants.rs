@@ -19,7 +19,8 @@ impl Mutant {
     pub fn is_noticed_by(&self, row: &str, kind: &str, test: &str) -> bool {
         self.proofs.iter().any(|proof| match proof.split_once(' ') {
             Some(("sweep", _)) => kind == "sweep" && row == self.row,
-            Some(("compile", name)) => kind == "unit" && name == test,
+            Some(("compile" | "guest-unit", name)) => kind == "unit" && name == test,
+            Some(("guest", name)) => kind == "spec" && name == test,
             Some((its_kind, names)) => its_kind == kind && names.rsplit(' ').next() == Some(test),
             None => false,
         })
@@ -81,8 +82,8 @@ mod tests {
             for proof in proofs {
                 let words: Vec<&str> = proof.split(' ').collect();
                 let known = match words.as_slice() {
-                    ["spec", case] => cases::all().any(|known| known.name == *case),
-                    ["unit" | "compile", test] => unit.contains(&format!("fn {test}(")),
+                    ["spec" | "guest", case] => cases::all().any(|known| known.name == *case),
+                    ["unit" | "guest-unit" | "compile", test] => unit.contains(&format!("fn {test}(")),
                     ["runtime", file, test] => {
                         let dir = root().join("runtime/tests");
                         (dir.join(file).exists() || dir.join(format!("{file}.rs")).exists())

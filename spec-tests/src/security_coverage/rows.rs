@@ -147,12 +147,5 @@ pub const ROWS: &[(&str, &str, &[&str], &str)] = &[
 #[rustfmt::skip]
 pub const UNPROVEN: &[(&str, &str)] = &[
     ("e13_unknown_constants_do_not_parse", "it is about the types of oci-spec, which a mutant of skeg does not change; `e13_seccomp_values` sees from outside"),
-    ("f14_limits_read_back_exactly_on_v2", "it takes a host with all controllers on v2: the guest; what is written there is `f14_memory` and its like"),
-    ("systemd_leftover_refused", "it takes systemd: the guest"),
     ("c1_write_from_a_neighbour", "the kernel opens no file for writing that is being executed (ETXTBSY), sealed or not; the seals are `c1_copy_is_sealed_against_writing`"),
-    ("b1_apparmor_confines", "it takes AppArmor: the guest"),
-    ("b1_apparmor_of_exec", "it takes AppArmor: the guest"),
-    ("b1_apparmor_unknown", "it takes AppArmor: the guest"),
-    ("selinux_confines", "it takes SELinux: the guest"),
-    ("selinux_unknown", "it takes SELinux: the guest"),
 ];
