@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use crate::cases::{self, Host};
 use crate::deviations;
 use mutants::Mutant;
-use rows::{ROWS, UNPROVEN};
+use rows::ROWS;
 
 /// Where tests are, the lane that they run in, and how `scripts/mutants` calls their kind.
 const SOURCES: [(&str, &str, &str); 5] = [
@@ -44,11 +44,6 @@ impl Test {
     }
 }
 
-/// Why this test has not been seen red, where it is known.
-fn unproven(name: &str) -> Option<&'static str> {
-    UNPROVEN.iter().find(|(test, _)| *test == name).map(|(_, why)| *why)
-}
-
 /// `SECURITY-COVERAGE.md`.
 pub fn document() -> String {
     let tests = tests_by_row();
@@ -76,11 +71,7 @@ pub fn document() -> String {
             if proofs.is_empty() {
                 without.push(format!("{row} `{}`", test.name));
             }
-            let said = if proofs.is_empty() {
-                unproven(&test.name).unwrap_or("nothing yet").to_owned()
-            } else {
-                proofs.join("; ")
-            };
+            let said = if proofs.is_empty() { "nothing yet".to_owned() } else { proofs.join("; ") };
             let title = if index == 0 { title } else { &"" };
             let _ = writeln!(text, "| {row} | {title} | `{}` | {} | {said} |", test.name, test.lane);
         }
@@ -224,19 +215,15 @@ mod tests {
         }
     }
 
-    /// Every test has been seen red, for each of its rows, or it is said why not.
+    /// Every test has been seen red, for each of its rows.
     #[test]
     fn every_test_has_been_seen_red() {
         let (tests, mutants) = (tests_by_row(), mutants::all());
         for (row, found) in &tests {
             for test in found {
-                let proven = !test.proofs(row, &mutants).is_empty();
-                let why = unproven(&test.name);
-                assert!(proven != why.is_some(), "{row} {}: proven: {proven}, reason: {why:?}", test.name);
+                assert!(!test.proofs(row, &mutants).is_empty(), "{row} {}", test.name);
             }
         }
-        let known = |name: &str| tests.values().flatten().any(|test| test.name == name);
-        assert!(UNPROVEN.iter().all(|(name, _)| known(name)));
     }
 
     #[test]

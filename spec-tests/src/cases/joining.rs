@@ -1,6 +1,8 @@
 //! security.md C: what a container can reach of the runtime's own processes, in the created state and on exec.
 
 use std::fs;
+use std::os::fd::{AsFd, AsRawFd};
+use std::os::unix::fs::FileExt;
 
 use serde_json::{Value, json};
 
@@ -18,7 +20,7 @@ pub const CASES: &[Case] = &[
     ),
     Case::new(
         "c1_write_from_a_neighbour",
-        "security.md C1: a neighbour cannot write the executable",
+        "security.md C1: the executable cannot be written, neither while it runs nor after (CVE-2019-5736)",
         c1_write,
     )
     .sacrificial(),
@@ -70,7 +72,6 @@ fn c1(ctx: &Ctx) -> Outcome {
     let container = sleeper(ctx)?.create(ctx)?;
     let pid = container.pid()?;
     let found = audit(pid)?;
-    use std::os::fd::AsFd;
     let file = fs::File::open(format!("/proc/{pid}/exe"))?;
     if found.executable_name.contains("memfd:") {
         // F_SEAL_SEAL, SHRINK, GROW and WRITE (fcntl(2)).
@@ -113,6 +114,14 @@ fn c1_write(ctx: &Ctx) -> Outcome {
     let before = fs::read(&ctx.runtime)?;
     let found = neighbours(ctx, &["CAP_SYS_PTRACE", "CAP_DAC_OVERRIDE"], &[&["open", "/proc/{}/exe", "w"]])?;
     ensure!(found[0].get("errno").is_some(), "the executable could be opened for writing: {}", found[0]);
+    // A descriptor of before serves to open the file again when nothing executes it any more, which the kernel would refuse.
+    let created = sleeper(ctx)?.create(ctx)?;
+    let held = fs::File::open(format!("/proc/{}/exe", created.pid()?))?;
+    created.start()?.ok()?;
+    created.wait_output("ready")?;
+    let again = fs::OpenOptions::new().write(true).open(format!("/proc/self/fd/{}", held.as_raw_fd()));
+    let written = again.and_then(|file| file.write_at(b"\x7f", 0));
+    ensure!(written.is_err(), "the executable could be written when the program had taken its place");
     ensure!(fs::read(&ctx.runtime)? == before, "the runtime's binary has changed");
     Ok(())
 }
@@ -129,7 +138,6 @@ fn c3(ctx: &Ctx) -> Outcome {
     let bundle = sleeper(ctx)?;
     let call = bundle.create_call(ctx, &[])?;
     let directory = fs::File::open("/")?;
-    use std::os::fd::AsRawFd;
     let pairs = (10..20).map(|number| (directory.as_raw_fd(), number)).collect();
     call.setup(|setup| setup.fds = pairs).run()?.ok()?;
     let state = ctx.call(["state", &bundle.id]).run()?.ok()?.json()?;
@@ -174,7 +182,6 @@ const ANSWER_LIMIT: u16 = 20_000;
 /// Asks the container what it sees, and keeps the answer. Called by the tracer, with the process of `exec` stopped before a call.
 fn ask(dir: &std::path::Path) {
     use std::io::{BufRead, Write};
-    use std::os::fd::AsFd;
     let answered = || -> Outcome {
         let open = |name: &str| fs::OpenOptions::new().read(true).write(true).open(dir.join(name));
         open("ask")?.write_all(b"\n")?;

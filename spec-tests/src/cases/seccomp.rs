@@ -258,7 +258,7 @@ fn e13(ctx: &Ctx) -> Outcome {
     for profile in [
         json!({"defaultAction": "SCMP_ACT_SOMETHING"}),
         json!({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"names": ["getpgid"], "action": "SCMP_ACT_X"}]}),
-        json!({"defaultAction": "SCMP_ACT_ALLOW", "flags": ["SECCOMP_FILTER_FLAG_X"], "syscalls": [rule]}),
+        json!({"defaultAction": "SCMP_ACT_ALLOW", "flags": ["SECCOMP_FILTER_FLAG_NEW_LISTENER"], "syscalls": [rule]}),
         json!({"defaultAction": "SCMP_ACT_ALLOW", "architectures": ["SCMP_ARCH_X"], "syscalls": [rule]}),
         json!({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [
             {"names": ["getpgid"], "action": "SCMP_ACT_ERRNO", "args": [{"index": 0, "value": 1, "op": "SCMP_CMP_X"}]}]}),

@@ -142,10 +142,3 @@ pub const ROWS: &[(&str, &str, &[&str], &str)] = &[
     ("I17", "mount requests stay in the root file system", &[], ""),
     ("I18", "statistics are read in bounds", &[], ""),
 ];
-
-/// (test, why nothing has been seen to fail it)
-#[rustfmt::skip]
-pub const UNPROVEN: &[(&str, &str)] = &[
-    ("e13_unknown_constants_do_not_parse", "it is about the types of oci-spec, which a mutant of skeg does not change; `e13_seccomp_values` sees from outside"),
-    ("c1_write_from_a_neighbour", "the kernel opens no file for writing that is being executed (ETXTBSY), sealed or not; the seals are `c1_copy_is_sealed_against_writing`"),
-];
