@@ -101,8 +101,7 @@ pub fn prepare(
         let entry = making.make_cgroup(&decided)?;
         making.make_rdt_group(&decided)?;
         inherited.sources = open_sources(&decided, &inherited.joins)?;
-        let gate = Gate::make(&making.dir)?;
-        inherited.gate = with_gate.then_some(gate);
+        inherited.gate = making.make_gate(with_gate)?;
         inherited.procfs = open_procfs(&decided)?;
         let (ours, theirs) = Channel::pair()?;
         let program = seal(&decided, &making.state, &inherited, &theirs)?;
@@ -247,6 +246,10 @@ impl Making {
         // Without rights some of them may not have been made.
         self.state.cgroup = cgroup.paths();
         cgroup.entry()
+    }
+
+    fn make_gate(&self, with_gate: bool) -> Result<Option<Gate>> {
+        if with_gate { Gate::make(&self.dir).map(Some) } else { gate::set_creating(&self.dir).map(|()| None) }
     }
 
     fn make_rdt_group(&self, decided: &Decided<'_>) -> Result<()> {

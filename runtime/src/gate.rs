@@ -40,7 +40,7 @@ impl Gate {
     /// # Errors
     /// What making them said.
     pub fn make(dir: &ContainerDir) -> Result<Self> {
-        Ok(Self { start: dir.make_fifo(GATE_CREATING)?, started: dir.make_fifo(STARTED)? })
+        Ok(Self { start: dir.open_fifo(GATE_CREATING)?, started: dir.open_fifo(STARTED)? })
     }
 
     /// What the init process is told of it.
@@ -52,6 +52,22 @@ impl Gate {
     pub fn descriptors(&self) -> [BorrowedFd<'_>; 2] {
         [self.start.as_fd(), self.started.as_fd()]
     }
+}
+
+/// What tells others that a container is being created that has no gate, until [`set_running`].
+///
+/// # Errors
+/// What making it said.
+pub fn set_creating(dir: &ContainerDir) -> Result<()> {
+    dir.make_fifo(GATE_CREATING)
+}
+
+/// The transition from creating to running, without a gate in between.
+///
+/// # Errors
+/// The errno of unlinkat(2).
+pub fn set_running(dir: &ContainerDir) -> Result<()> {
+    dir.unlink(GATE_CREATING).context(|| "take down the start gate")
 }
 
 /// The transition from creating to created.

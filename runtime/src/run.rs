@@ -11,10 +11,11 @@ use crate::create::{self, Created, Global};
 use crate::delete;
 use crate::error::{Context as _, Result};
 use crate::foreground::Foreground;
+use crate::gate;
 use crate::log::Log;
 use crate::notify_socket::Forwarder;
 use crate::start::{EXECUTED, forward_until_ready, open_notify_socket, run_poststart_hooks};
-use crate::state::{Container, GATE_CREATING};
+use crate::state::Container;
 use crate::sync::Message;
 
 /// Creates and starts the container; in the foreground, waits for its end and removes it. Returns the exit status.
@@ -74,8 +75,7 @@ fn start_one(
     let start = || -> Result<Option<Forwarder>> {
         before_execve(&created)?;
         created.init.announce(options.create.pid_file.as_deref(), options.create.pidfd_socket.as_deref())?;
-        // From creating to running: the gate was never put up.
-        created.dir.unlink(GATE_CREATING).context(|| "take down the start gate")?;
+        gate::set_running(&created.dir)?;
         drop(created.lock.take());
         let forwarder = open_notify_socket(&created.dir, global.notify_socket.as_deref(), log);
         created.init.answer(&Message::Proceed)?;

@@ -255,12 +255,19 @@ impl ContainerDir {
     /// Makes a FIFO that only the owner can open.
     ///
     /// # Errors
+    /// The errno of mkfifoat(3).
+    pub fn make_fifo(&self, name: &str) -> Result<()> {
+        nix::unistd::mkfifoat(&self.fd, name, Mode::S_IRUSR | Mode::S_IWUSR)
+            .context(|| format!("make {name} of container {}", self.id))
+    }
+
+    /// Makes a FIFO and opens it for both: it then never blocks, and never sees an end while we hold it (fifo(7)).
+    ///
+    /// # Errors
     /// The errno of mkfifoat(3) or openat2(2).
-    pub fn make_fifo(&self, name: &str) -> Result<OwnedFd> {
-        let what = || format!("make {name} of container {}", self.id);
-        nix::unistd::mkfifoat(&self.fd, name, Mode::S_IRUSR | Mode::S_IWUSR).context(what)?;
-        // Opened for both: it then never blocks, and never sees an end while we hold it (fifo(7)).
-        open_own(&self.fd, name, OFlag::O_RDWR, Mode::empty()).context(what)
+    pub fn open_fifo(&self, name: &str) -> Result<OwnedFd> {
+        self.make_fifo(name)?;
+        self.open(name, OFlag::O_RDWR).context(|| format!("open {name} of container {}", self.id))
     }
 
     /// Opens a file of the directory.
