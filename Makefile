@@ -8,7 +8,7 @@ RUNC ?= $(shell command -v runc)
 # What `make build` makes.
 PROGRAMS := skeg containerd-shim-skeg-v2
 
-# glibc is linked statically where an explicit target keeps the flag away from proc macros, which cannot be. The names of
+# The C library is linked statically where an explicit target keeps the flag away from proc macros, which cannot be. The names of
 # functions are as runtime/text-order.ld has them.
 HOST := $(shell rustc -vV | sed -n 's/^host: //p')
 STATIC := RUSTFLAGS="-C target-feature=+crt-static -C link-arg=-Wl,-z,pack-relative-relocs -C symbol-mangling-version=v0" CARGO_BUILD_TARGET=$(HOST)
@@ -38,10 +38,12 @@ help: ## list the targets
 
 build: runtime shim ## release binaries, static and stripped, in bin/
 
+# For the target that scripts/runtime-target names, with musl where there is one.
 runtime: ## the runtime alone
-	$(STATIC) $(CARGO) build --release --locked -p skeg
 	mkdir -p bin
-	install -m 0755 $(or $(CARGO_TARGET_DIR),target)/$(HOST)/release/skeg bin/
+	target=$$(scripts/runtime-target $(HOST)) && \
+	    $(STATIC) $(CARGO) build --release --locked -p skeg --target $$target && \
+	    install -m 0755 $(or $(CARGO_TARGET_DIR),target)/$$target/release/skeg bin/
 
 shim: ## the containerd shim alone (its own profile: it outlives a fault in one request)
 	$(STATIC) $(CARGO) build --profile release-shim --locked -p containerd-shim-skeg-v2
@@ -227,7 +229,7 @@ test-deps: ## install what the tests need (Debian packages by name)
 
 text-order: ## which functions the commands execute, for the linker to put beside each other: runtime/text-order.ld (quarter of an hour)
 	scripts/install-test-deps gcc busybox-static
-	$(STATIC) scripts/text-order
+	target=$$(scripts/runtime-target $(HOST)) && $(STATIC) CARGO_BUILD_TARGET=$$target scripts/text-order
 
 deny: ## licences, sources and bans of every crate in the lock files (installs cargo-deny, minutes the first time)
 	command -v cargo-deny >/dev/null || $(CARGO) install --locked cargo-deny

@@ -32,7 +32,7 @@ const FLAGS: &str = "-Crelocation-model=static -Ctarget-feature=+crt-static -Cli
 fn order_text(runtime: &Path, profile: &str, target: &str) {
     let order = runtime.join("text-order.ld");
     println!("cargo::rerun-if-changed={}", order.display());
-    if profile == "release" && target == "x86_64-unknown-linux-gnu" {
+    if profile == "release" && target.starts_with("x86_64-unknown-linux-") {
         println!("cargo::rustc-link-arg-bin=skeg=-Wl,-T,{}", order.display());
     }
 }
@@ -50,7 +50,9 @@ fn main() {
     for name in OUTER {
         cargo.env_remove(name);
     }
-    cargo.env("RUSTFLAGS", FLAGS);
+    // rustc has start files of its own for musl, which -nostartfiles does not leave out.
+    let own_start = if target.ends_with("-musl") { " -Clink-self-contained=no" } else { "" };
+    cargo.env("RUSTFLAGS", format!("{FLAGS}{own_start}"));
     cargo.args(["build", "--quiet", "--locked", "--profile", "init", "--features", "freestanding"]);
     cargo.args(["--bin", "skeg-init", "--target", &target]);
     cargo.arg("--manifest-path").arg(init.join("Cargo.toml")).arg("--target-dir").arg(&out);

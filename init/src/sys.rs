@@ -673,7 +673,9 @@ pub fn send_with_fd(socket: Fd, data: &[u8], fd: Fd) -> Result<()> {
     // SAFETY: msghdr is plain data; all zero is valid.
     let mut message: libc::msghdr = unsafe { core::mem::zeroed() };
     (message.msg_iov, message.msg_iovlen) = (&raw mut part, 1);
-    (message.msg_control, message.msg_controllen) = ((&raw mut rights).cast(), size_of::<Rights>());
+    message.msg_control = (&raw mut rights).cast();
+    // Of other types in other C libraries, with zeroes behind it in musl's: what the kernel reads is the same.
+    message.msg_controllen = size_of::<Rights>() as _;
     let arguments = [signed(socket), (&raw const message).expose_provenance(), 0, 0, 0, 0];
     // SAFETY: the message describes `data` and `rights`, which the kernel only reads; all outlive the call.
     unsafe { syscall(libc::SYS_sendmsg, arguments) }.map(drop)

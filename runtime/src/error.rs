@@ -103,15 +103,42 @@ impl fmt::Display for Error {
 
 impl std::error::Error for Error {}
 
-/// The C library's text for an errno in lower case, as Go programs print it and as managers match it
-/// (`permission denied`, `no such file or directory`). nix has texts of its own for some.
+/// glibc's text for an errno in lower case, as Go programs print it and as managers match it (`permission denied`, `no such
+/// file or directory`), whichever C library skeg is linked with.
 pub fn errno_text(errno: Errno) -> String {
-    if errno == Errno::UnknownErrno {
-        // nix has dropped its number, and the C library would say "success".
-        return "unknown error".to_owned();
-    }
-    let text = std::io::Error::from(errno).to_string();
-    let text = text.split(" (os error ").next().unwrap_or_default();
+    let text = match errno {
+        // nix has dropped its number.
+        Errno::UnknownErrno => "unknown error",
+        // Those for which nix has other words.
+        Errno::EIO => "Input/output error",
+        Errno::EBADF => "Bad file descriptor",
+        Errno::EAGAIN => "Resource temporarily unavailable",
+        Errno::ENOMEM => "Cannot allocate memory",
+        Errno::EXDEV => "Invalid cross-device link",
+        Errno::ENFILE => "Too many open files in system",
+        Errno::ENOTTY => "Inappropriate ioctl for device",
+        Errno::EDOM => "Numerical argument out of domain",
+        Errno::ERANGE => "Numerical result out of range",
+        Errno::EDEADLK => "Resource deadlock avoided",
+        Errno::ENOLCK => "No locks available",
+        Errno::ELOOP => "Too many levels of symbolic links",
+        Errno::ENOSTR => "Device not a stream",
+        Errno::ENODATA => "No data available",
+        Errno::ETIME => "Timer expired",
+        Errno::ENOSR => "Out of streams resources",
+        Errno::EREMOTE => "Object is remote",
+        Errno::ENOLINK => "Link has been severed",
+        Errno::EMULTIHOP => "Multihop attempted",
+        Errno::EBADMSG => "Bad message",
+        Errno::EOVERFLOW => "Value too large for defined data type",
+        Errno::EOPNOTSUPP => "Operation not supported",
+        Errno::EILSEQ => "Invalid or incomplete multibyte or wide character",
+        Errno::ENETRESET => "Network dropped connection on reset",
+        Errno::ESTALE => "Stale file handle",
+        Errno::EDQUOT => "Disk quota exceeded",
+        Errno::EOWNERDEAD => "Owner died",
+        other => other.desc(),
+    };
     let mut chars = text.chars();
     match (chars.next(), chars.next()) {
         // "RPC version wrong" and the like keep their capitals.
@@ -171,5 +198,18 @@ mod tests {
         assert_eq!(errno_text(Errno::ERANGE), "numerical result out of range");
         assert_eq!(errno_text(Errno::ENOMEM), "cannot allocate memory");
         assert_eq!(errno_text(Errno::from_raw(524)), "unknown error");
+    }
+
+    #[test]
+    fn errno_texts_are_those_of_glibc() {
+        let known = (1..=133).map(Errno::from_raw).filter(|errno| *errno != Errno::UnknownErrno);
+        let other: Vec<(Errno, String)> = known
+            .map(|errno| (errno, std::io::Error::from(errno).to_string()))
+            .filter(|(errno, text)| {
+                let text = text.split(" (os error ").next().unwrap_or_default();
+                !errno_text(*errno).eq_ignore_ascii_case(text)
+            })
+            .collect();
+        assert_eq!(other, []);
     }
 }

@@ -22,15 +22,19 @@ use skeg::{
     delete, events, exec, features, kill, list, notify_socket, pause, ps, run, spec, start, update, userns,
 };
 
+/// A command lives for milliseconds and has one thread. musl's own allocator is made for programs that live long: with it a `run`
+/// spends as much time on memory again.
+#[global_allocator]
+static ALLOCATOR: dlmalloc::GlobalDlmalloc = dlmalloc::GlobalDlmalloc;
+
 /// What runc returns for a failed command.
 const FAILURE: u8 = 1;
 /// What runc returns for a failed `exec`, which otherwise returns the status of the program.
 const EXEC_FAILURE: u8 = 255;
 
 /// One command, from the arguments of this process; returns the exit status.
-fn command() -> i32 {
-    let arguments: Vec<OsString> = std::env::args_os().skip(1).collect();
-    let invocation = match cli::parse(&arguments) {
+fn command(arguments: &[OsString]) -> i32 {
+    let invocation = match cli::parse(arguments) {
         Ok(invocation) => invocation,
         Err(usage) => {
             print(&usage.help);

@@ -5,6 +5,7 @@ use std::ffi::{CStr, CString};
 use std::os::fd::RawFd;
 use std::os::unix::ffi::OsStrExt as _;
 
+use nix::sys::resource::{Resource, getrlimit};
 use nix::unistd::Pid;
 use oci_spec::runtime::{
     Hook, IOPriorityClass, Linux, LinuxIOPriority, LinuxMemoryPolicy, LinuxPersonality,
@@ -161,7 +162,12 @@ fn said_of_limit((index, limit): (usize, &PosixRlimit)) -> Result<CString> {
 }
 
 fn limit_instruction<'a>(limit: &PosixRlimit, what: &'a CStr) -> instructions::Limit<'a> {
-    instructions::Limit { resource: resource(limit.typ()), soft: limit.soft(), hard: limit.hard(), what }
+    instructions::Limit {
+        resource: resource(limit.typ()) as u32,
+        soft: limit.soft(),
+        hard: limit.hard(),
+        what,
+    }
 }
 
 /// config.md, scheduler, to sched_setattr(2).
@@ -326,7 +332,7 @@ pub fn limits_of(process: &Process) -> &[PosixRlimit] {
 /// Which limit could not be raised, and why.
 pub fn raise_hard_limits(pid: Pid, limits: &[PosixRlimit]) -> Result<()> {
     for (index, limit) in limits.iter().enumerate() {
-        let (soft, hard) = sys::limit(resource(limit.typ())).context(|| "read the limits")?;
+        let (soft, hard) = getrlimit(resource(limit.typ())).context(|| "read the limits")?;
         if limit.hard() > hard {
             sys::set_limit(pid, resource(limit.typ()), soft, limit.hard()).context(|| {
                 format!("/process/rlimits/{index}/hard: raise {} to {}", limit.typ(), limit.hard())
@@ -336,25 +342,24 @@ pub fn raise_hard_limits(pid: Pid, limits: &[PosixRlimit]) -> Result<()> {
     Ok(())
 }
 
-/// getrlimit(2) numbers.
-fn resource(limit: PosixRlimitType) -> u32 {
+fn resource(limit: PosixRlimitType) -> Resource {
     match limit {
-        PosixRlimitType::RlimitCpu => libc::RLIMIT_CPU,
-        PosixRlimitType::RlimitFsize => libc::RLIMIT_FSIZE,
-        PosixRlimitType::RlimitData => libc::RLIMIT_DATA,
-        PosixRlimitType::RlimitStack => libc::RLIMIT_STACK,
-        PosixRlimitType::RlimitCore => libc::RLIMIT_CORE,
-        PosixRlimitType::RlimitRss => libc::RLIMIT_RSS,
-        PosixRlimitType::RlimitNproc => libc::RLIMIT_NPROC,
-        PosixRlimitType::RlimitNofile => libc::RLIMIT_NOFILE,
-        PosixRlimitType::RlimitMemlock => libc::RLIMIT_MEMLOCK,
-        PosixRlimitType::RlimitAs => libc::RLIMIT_AS,
-        PosixRlimitType::RlimitLocks => libc::RLIMIT_LOCKS,
-        PosixRlimitType::RlimitSigpending => libc::RLIMIT_SIGPENDING,
-        PosixRlimitType::RlimitMsgqueue => libc::RLIMIT_MSGQUEUE,
-        PosixRlimitType::RlimitNice => libc::RLIMIT_NICE,
-        PosixRlimitType::RlimitRtprio => libc::RLIMIT_RTPRIO,
-        PosixRlimitType::RlimitRttime => libc::RLIMIT_RTTIME,
+        PosixRlimitType::RlimitCpu => Resource::RLIMIT_CPU,
+        PosixRlimitType::RlimitFsize => Resource::RLIMIT_FSIZE,
+        PosixRlimitType::RlimitData => Resource::RLIMIT_DATA,
+        PosixRlimitType::RlimitStack => Resource::RLIMIT_STACK,
+        PosixRlimitType::RlimitCore => Resource::RLIMIT_CORE,
+        PosixRlimitType::RlimitRss => Resource::RLIMIT_RSS,
+        PosixRlimitType::RlimitNproc => Resource::RLIMIT_NPROC,
+        PosixRlimitType::RlimitNofile => Resource::RLIMIT_NOFILE,
+        PosixRlimitType::RlimitMemlock => Resource::RLIMIT_MEMLOCK,
+        PosixRlimitType::RlimitAs => Resource::RLIMIT_AS,
+        PosixRlimitType::RlimitLocks => Resource::RLIMIT_LOCKS,
+        PosixRlimitType::RlimitSigpending => Resource::RLIMIT_SIGPENDING,
+        PosixRlimitType::RlimitMsgqueue => Resource::RLIMIT_MSGQUEUE,
+        PosixRlimitType::RlimitNice => Resource::RLIMIT_NICE,
+        PosixRlimitType::RlimitRtprio => Resource::RLIMIT_RTPRIO,
+        PosixRlimitType::RlimitRttime => Resource::RLIMIT_RTTIME,
     }
 }
 

@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::sys::stat::{Mode, mkdirat};
-use nix::sys::statfs::fstatfs;
+use nix::sys::statfs::{FsType, fstatfs};
 use oci_spec::runtime::{LinuxIntelRdt, Spec};
 use serde::{Deserialize, Serialize};
 
@@ -21,7 +21,7 @@ use crate::sys::path::{open_given, open_own, read_own, remove_dir, write_own};
 use crate::sys::procfs::Procfs;
 
 /// `RDTGROUP_SUPER_MAGIC` of `linux/magic.h`.
-const MAGIC: i64 = 0x0765_5821;
+const MAGIC: FsType = FsType(0x0765_5821);
 /// The class that everything is in that is in no other.
 pub const DEFAULT_CLASS: &str = "/";
 /// The most that is read of a file.
@@ -149,7 +149,7 @@ impl Group {
     fn open_mount(&self) -> Result<OwnedFd> {
         let what = || format!("open resctrl on {}", self.mount.display());
         let root = open_given(&self.mount, DIRECTORY, Mode::empty()).context(what)?;
-        if fstatfs(&root).context(what)?.filesystem_type().0 != MAGIC {
+        if fstatfs(&root).context(what)?.filesystem_type() != MAGIC {
             return Err(Error::new(format!("{}: it is no resctrl", what())));
         }
         Ok(root)

@@ -30,11 +30,14 @@ pub(super) fn parse_id_number(flag: &str, text: &str) -> Result<u32> {
     })
 }
 
+/// The real-time signals as glibc and Go number them: the kernel's begin at 32, and C libraries keep some to themselves.
+const REALTIME: std::ops::RangeInclusive<i32> = 34..=64;
+
 /// A signal by number (0 to 64) or name, `SIG` optional, in any case.
 pub(super) fn parse_signal(text: &OsStr) -> Result<i32> {
     let unknown = || Error::new(format!("unknown signal {text:?}"));
     let name = text.to_str().ok_or_else(unknown)?.to_ascii_uppercase();
-    let max = libc::SIGRTMAX();
+    let (min, max) = (*REALTIME.start(), *REALTIME.end());
     if let Ok(number) = name.parse::<i32>() {
         return if (0..=max).contains(&number) { Ok(number) } else { Err(unknown()) };
     }
@@ -43,7 +46,7 @@ pub(super) fn parse_signal(text: &OsStr) -> Result<i32> {
     let realtime = if let Some(rest) =
         name.strip_prefix("RTMIN").filter(|rest| rest.is_empty() || rest.starts_with('+'))
     {
-        offset(rest).map(|n| libc::SIGRTMIN().saturating_add(n))
+        offset(rest).map(|n| min.saturating_add(n))
     } else if let Some(rest) =
         name.strip_prefix("RTMAX").filter(|rest| rest.is_empty() || rest.starts_with('-'))
     {
@@ -60,5 +63,5 @@ pub(super) fn parse_signal(text: &OsStr) -> Result<i32> {
             .map(|signal| signal as i32)
             .map_err(|_| unknown());
     };
-    realtime.filter(|n| (libc::SIGRTMIN()..=max).contains(n)).ok_or_else(unknown)
+    realtime.filter(|n| REALTIME.contains(n)).ok_or_else(unknown)
 }

@@ -4,17 +4,23 @@
 
 #![allow(unsafe_code, reason = "the system call module")]
 
-use std::ffi::{c_char, c_int};
+use std::ffi::{CStr, OsStr, OsString, c_char, c_int};
 use std::io::Write as _;
+use std::os::unix::ffi::OsStrExt as _;
 
 use nix::errno::Errno;
 
-/// The C library calls this; `std::env` has its arguments from the C library too.
+/// The C library calls this. `std::env` has the arguments too where that is glibc, and not where it is musl.
 #[unsafe(no_mangle)]
-extern "C" fn main(_argc: c_int, _argv: *const *const c_char) -> c_int {
+extern "C" fn main(argc: c_int, argv: *const *const c_char) -> c_int {
     fill_standard_descriptors();
     ignore_broken_pipes();
-    let status = crate::command();
+    // Without its own name.
+    let arguments: Vec<OsString> = (1..usize::try_from(argc).unwrap_or(0))
+        // SAFETY: execve(2) gives a program so many strings, each with a NUL at its end, that stay.
+        .map(|index| OsStr::from_bytes(unsafe { CStr::from_ptr(*argv.add(index)) }.to_bytes()).to_owned())
+        .collect();
+    let status = crate::command(&arguments);
     // As the standard library does at its end: what a reader that has gone will never see is no failure.
     let _ = std::io::stdout().flush();
     status

@@ -12,6 +12,8 @@ use nix::errno::Errno;
 use nix::sys::signal::SigSet;
 use nix::unistd::Pid;
 
+use super::fd::mark_cloexec_from;
+
 /// `POSIX_SPAWN_SETSID` of `spawn.h`.
 const NEW_SESSION: libc::c_short = libc::POSIX_SPAWN_SETSID;
 /// `POSIX_SPAWN_SETSIGDEF` of `spawn.h`, which the libc crate declares wider than the call takes it.
@@ -39,11 +41,12 @@ pub struct Program<'a> {
 /// # Errors
 /// What the C library or execve(2) said; `ENOENT` also for a missing working directory.
 pub fn spawn(program: &Program<'_>) -> nix::Result<Pid> {
+    // Not a file action (addclosefrom_np(3)), which musl has not. What a container inherits, it has by now, or gets by clone.
+    mark_cloexec_from(3)?;
     let mut actions = FileActions::new()?;
     for (target, fd) in (0..).zip(&program.stdio) {
         actions.dup2(fd.as_raw_fd(), target)?;
     }
-    actions.close_from(3)?;
     if let Some(cwd) = program.cwd {
         actions.chdir(cwd)?;
     }
@@ -103,11 +106,6 @@ impl FileActions {
     fn dup2(&mut self, fd: RawFd, target: RawFd) -> nix::Result<()> {
         // SAFETY: the object is initialised; the rest are integers.
         check(unsafe { libc::posix_spawn_file_actions_adddup2(&raw mut self.0, fd, target) })
-    }
-
-    fn close_from(&mut self, first: RawFd) -> nix::Result<()> {
-        // SAFETY: the object is initialised; the rest is an integer.
-        check(unsafe { libc::posix_spawn_file_actions_addclosefrom_np(&raw mut self.0, first) })
     }
 
     fn chdir(&mut self, path: &CStr) -> nix::Result<()> {

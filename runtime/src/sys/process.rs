@@ -6,6 +6,7 @@ use std::ffi::{c_int, c_ulong};
 use std::os::fd::{AsFd, AsRawFd};
 
 use nix::errno::Errno;
+use nix::sys::resource::Resource;
 use nix::unistd::Pid;
 
 /// `_LINUX_CAPABILITY_VERSION_3` of `linux/capability.h`.
@@ -67,27 +68,18 @@ pub fn set_domainname(name: &str) -> nix::Result<()> {
     Errno::result(unsafe { libc::setdomainname(name.as_ptr().cast(), name.len()) }).map(drop)
 }
 
-/// getrlimit(2): the soft and the hard limit of this process.
-///
-/// # Errors
-/// `EINVAL` for an unknown resource.
-pub fn limit(resource: u32) -> nix::Result<(u64, u64)> {
-    let mut limit = libc::rlimit64 { rlim_cur: 0, rlim_max: 0 };
-    // SAFETY: no new limit is given; the old one goes to a full rlimit64 that outlives the call.
-    Errno::result(unsafe { libc::prlimit64(0, resource, std::ptr::null(), &raw mut limit) })?;
-    Ok((limit.rlim_cur, limit.rlim_max))
-}
-
 /// prlimit(2): a soft and a hard limit of process `pid`, which must be a child that has not been waited for, or of this
 /// process for 0.
 ///
 /// # Errors
 /// `EPERM` for raising a hard limit without CAP_SYS_RESOURCE, `EINVAL` for soft above hard.
-pub fn set_limit(pid: Pid, resource: u32, soft: u64, hard: u64) -> nix::Result<()> {
+pub fn set_limit(pid: Pid, resource: Resource, soft: u64, hard: u64) -> nix::Result<()> {
     let limit = libc::rlimit64 { rlim_cur: soft, rlim_max: hard };
     // SAFETY: the new limit is a full rlimit64 that outlives the call; no old one is asked for.
-    Errno::result(unsafe { libc::prlimit64(pid.as_raw(), resource, &raw const limit, std::ptr::null_mut()) })
-        .map(drop)
+    Errno::result(unsafe {
+        libc::prlimit64(pid.as_raw(), resource as _, &raw const limit, std::ptr::null_mut())
+    })
+    .map(drop)
 }
 
 /// Restricts this process to the CPUs whose bits are set; `mask` is 64 CPUs an element, CPU 0 in the lowest bit.
@@ -153,11 +145,20 @@ pub fn bring_loopback_up(socket: impl AsFd) -> nix::Result<()> {
         *to = from.cast_signed();
     }
     // SAFETY: `request` is a full ifreq with a NUL-terminated name and outlives the call.
-    Errno::result(unsafe { libc::ioctl(fd, libc::SIOCGIFFLAGS, &raw mut request) })?;
+    unsafe { get_interface_flags(fd, &raw mut request) }?;
     // SAFETY: SIOCGIFFLAGS filled the flags member of the union.
     let flags = unsafe { request.ifr_ifru.ifru_flags };
     let up = i16::try_from(libc::IFF_UP | libc::IFF_RUNNING).map_err(|_| Errno::EINVAL)?;
     request.ifr_ifru.ifru_flags = flags | up;
     // SAFETY: as above.
-    Errno::result(unsafe { libc::ioctl(fd, libc::SIOCSIFFLAGS, &raw const request) }).map(drop)
+    unsafe { set_interface_flags(fd, &raw const request) }.map(drop)
 }
+
+nix::ioctl_read_bad!(
+    /// The flags of the interface of this name (netdevice(7)).
+    get_interface_flags, libc::SIOCGIFFLAGS, libc::ifreq
+);
+nix::ioctl_write_ptr_bad!(
+    /// Sets the flags of the interface of this name (netdevice(7)).
+    set_interface_flags, libc::SIOCSIFFLAGS, libc::ifreq
+);
