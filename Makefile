@@ -83,7 +83,7 @@ PEERS ?= .cache/peers/bin/crun runc-sid=.cache/peers/bin/runc $(RUNC) $(wildcard
 
 .PHONY: peers
 peers:
-	scripts/install-test-deps patchelf
+	scripts/install-test-deps patchelf musl-tools
 	scripts/get-debian sid .cache/peers runc,crun /usr/sbin/runc /usr/bin/crun
 
 youki: ## youki from the crate registry, for bench and bench-v2 to measure beside the others (minutes)
