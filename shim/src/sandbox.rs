@@ -116,15 +116,31 @@ fn find(shim: &Shim, id: &str) -> Result<Rc<Sandbox>> {
     sandbox.ok_or_else(|| Error::new(Code::NotFound, format!("sandbox {id} does not exist")))
 }
 
+/// A sandbox that is being made; another may be where it is dropped, unless it has been made.
+struct Making<'a>(&'a Shim);
+
+impl<'a> Making<'a> {
+    fn begin(shim: &'a Shim) -> Result<Self> {
+        if shim.is_making_sandbox.replace(true) {
+            return Err(Error::new(Code::AlreadyExists, "the shim is making a sandbox"));
+        }
+        Ok(Self(shim))
+    }
+}
+
+impl Drop for Making<'_> {
+    fn drop(&mut self) {
+        self.0.is_making_sandbox.set(false);
+    }
+}
+
 async fn create(
     shim: &Rc<Shim>,
     request: api::CreateSandboxRequest,
     deadline: Option<Instant>,
 ) -> Result<Vec<u8>> {
     path::check_id("sandbox id", &request.sandbox_id)?;
-    let Ok(_making) = shim.making_sandbox.try_lock() else {
-        return Err(Error::new(Code::AlreadyExists, "the shim is making a sandbox"));
-    };
+    let _making = Making::begin(shim)?;
     if shim.sandbox.borrow().is_some() {
         return Err(Error::new(Code::AlreadyExists, "the shim has a sandbox"));
     }

@@ -1,6 +1,6 @@
 //! The task API: one set of methods under the names of both versions.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::rc::Rc;
@@ -8,7 +8,7 @@ use std::rc::Rc;
 use skeg_proto::task as api;
 use skeg_proto::types::Empty;
 use skeg_proto::{Message, MessageField, events as event};
-use tokio::sync::{Mutex, Notify};
+use tokio::sync::Notify;
 
 use crate::container::{Container, Recipe};
 use crate::error::{Code, Error, Result};
@@ -44,8 +44,8 @@ pub struct Shim {
     containers: RefCell<HashMap<String, Option<Rc<Container>>>>,
     /// The pod's sandbox, where the manager has asked this shim for one.
     pub sandbox: RefCell<Option<Rc<Sandbox>>>,
-    /// Held while that is being made: there is one, whatever its id.
-    pub making_sandbox: Mutex<()>,
+    /// Whether that is being made: there is one, whatever its id.
+    pub is_making_sandbox: Cell<bool>,
 }
 
 /// The place of a container that is being made; given up where it is dropped.
@@ -99,7 +99,7 @@ impl Shim {
             quit: Notify::new(),
             containers: RefCell::default(),
             sandbox: RefCell::default(),
-            making_sandbox: Mutex::default(),
+            is_making_sandbox: Cell::default(),
         })
     }
 
