@@ -3,6 +3,7 @@
 //! A case that fails is run once more at the end, with nothing beside it, and both are told: what a busy machine does to a case is
 //! told apart from what the runtime does so.
 
+use std::cmp::Reverse;
 use std::fs;
 use std::io::Write;
 use std::os::fd::{AsFd, OwnedFd};
@@ -105,9 +106,10 @@ struct Job {
 impl Suite<'_> {
     fn run_all(&mut self, selected: &[&'static Case]) -> Outcome {
         let mut jobs: Vec<Job> = Vec::new();
-        // Cases that measure time or load the machine come last, one at a time.
-        let (alone, together): (Vec<&'static Case>, Vec<&'static Case>) =
+        // Cases that measure time or load the machine come last, one at a time; those that may take long begin first.
+        let (alone, mut together): (Vec<&'static Case>, Vec<&'static Case>) =
             selected.iter().copied().partition(|case| case.alone);
+        together.sort_by_key(|case| Reverse(case.limit));
         for (number, case) in together.into_iter().chain(alone).enumerate() {
             let limit = if case.alone { 1 } else { self.options.jobs };
             while jobs.len() >= limit {

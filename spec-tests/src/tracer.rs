@@ -14,6 +14,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use libc::c_long;
 use nix::errno::Errno;
+use nix::sched::{CpuSet, sched_getaffinity, sched_getcpu, sched_setaffinity};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{Pid, getpid};
 
@@ -151,7 +152,14 @@ pub fn run_among(command: Command, at: usize, kinds: &'static [c_long], fault: F
 /// One after the other (`PTRACE_SINGLESTEP`): no counter of the processor is needed, and what the kernel or another process does
 /// meanwhile does not count.
 pub fn run_by_instructions(command: Command) -> Outcome<Traced> {
-    follow(command, At::Instruction, Fault::Kill, None, Path::new(""))
+    // The two take turns, and do so four times as fast where neither has to wake another processor up.
+    let (this_thread, mut here) = (Pid::from_raw(0), CpuSet::new());
+    here.set(sched_getcpu()?)?;
+    let everywhere = sched_getaffinity(this_thread)?;
+    sched_setaffinity(this_thread, &here)?;
+    let found = follow(command, At::Instruction, Fault::Kill, None, Path::new(""));
+    sched_setaffinity(this_thread, &everywhere)?;
+    found
 }
 
 fn follow(mut command: Command, at: At, fault: Fault, focus: Option<Focus>, place: &Path) -> Outcome<Traced> {
