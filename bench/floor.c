@@ -5,10 +5,12 @@
  *
  * What it makes: namespaces (PID, network, IPC, UTS, mount, and a cgroup namespace), a cgroup in every hierarchy that is
  * mounted (v1 entered by writing 0 to `tasks`, v2 by CLONE_INTO_CGROUP where it is the only one), its device rules (v1's list,
- * or a program for v2 in the form that the kernel verifies soonest), the eight mounts of the default config, its devices, masked and read-only paths, pivot_root, no_new_privs and capabilities, /bin/true. */
+ * or a program for v2 in the form that the kernel verifies soonest), the eight mounts of the default config, its devices,
+ * masked and read-only paths, the loopback interface up, pivot_root, no_new_privs and capabilities, /bin/true. */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
+#include <net/if.h>
 #include <linux/bpf.h>
 #include <linux/capability.h>
 #include <linux/mount.h>
@@ -19,8 +21,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/mount.h>
 #include <sys/prctl.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/sysmacros.h>
@@ -129,7 +133,7 @@ static void file_system(const char *type, const char *target, const char *key, c
     close(context);
 }
 
-static void bind(const char *source, const char *target, unsigned attributes) {
+static void bind_mount(const char *source, const char *target, unsigned attributes) {
     int tree = syscall(SYS_open_tree, AT_FDCWD, source, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
     if (tree < 0) return;
     struct mount_attr change = { .attr_set = attributes };
@@ -155,7 +159,7 @@ static void make_root(const char *bundle) {
     char root[512];
     snprintf(root, sizeof root, "%s/rootfs", bundle);
     CHECK(mount(NULL, "/", NULL, MS_REC | MS_SLAVE, NULL));
-    bind(root, root, 0);
+    bind_mount(root, root, 0);
     CHECK(chdir(root));
     for (const char *const *dir = (const char *const[]){ "proc", "dev", "sys", NULL }; *dir; dir++) mkdir(*dir, 0755);
     file_system("proc", "proc", NULL, NULL, 0);
@@ -174,7 +178,7 @@ static void make_root(const char *bundle) {
             char target[64];
             snprintf(target, sizeof target, "sys/fs/cgroup/%s", group[i].hierarchy);
             CHECK(mkdir(target, 0755));
-            bind(group[i].path, target, strict | MOUNT_ATTR_RDONLY);
+            bind_mount(group[i].path, target, strict | MOUNT_ATTR_RDONLY);
         }
     }
     for (size_t i = 0; i < sizeof devices / sizeof *devices; i++) {
@@ -186,13 +190,22 @@ static void make_root(const char *bundle) {
     CHECK(syscall(SYS_pivot_root, ".", "."));
     CHECK(umount2(".", MNT_DETACH));
     CHECK(chdir("/"));
-    for (size_t i = 0; i < sizeof readonly / sizeof *readonly; i++) bind(readonly[i], readonly[i], MOUNT_ATTR_RDONLY);
+    for (size_t i = 0; i < sizeof readonly / sizeof *readonly; i++) bind_mount(readonly[i], readonly[i], MOUNT_ATTR_RDONLY);
     for (size_t i = 0; i < sizeof masked / sizeof *masked; i++) {
         struct stat status;
         if (stat(masked[i], &status) < 0) continue;
         if (S_ISDIR(status.st_mode)) file_system("tmpfs", masked[i], NULL, NULL, MOUNT_ATTR_RDONLY);
-        else bind("dev/null", masked[i], 0);
+        else bind_mount("dev/null", masked[i], 0);
     }
+}
+
+/* Every runtime leaves it so in a network namespace that it makes. */
+static void loopback_up(void) {
+    struct ifreq request = { .ifr_name = "lo", .ifr_flags = IFF_UP | IFF_RUNNING };
+    int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    CHECK(fd);
+    CHECK(ioctl(fd, SIOCSIFFLAGS, &request));
+    close(fd);
 }
 
 int main(int argc, char **argv) {
@@ -217,6 +230,7 @@ int main(int argc, char **argv) {
             close(tasks);
         }
         CHECK(unshare(CLONE_NEWCGROUP));
+        loopback_up();
         make_root(argv[1]);
         CHECK(sethostname("floor", 5));
         for (int capability = 0; capability <= CAP_LAST_CAP; capability++)

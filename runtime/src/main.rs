@@ -2,6 +2,8 @@
 
 #![no_main]
 
+#[path = "sys/allocator.rs"]
+mod allocator;
 #[path = "sys/entry.rs"]
 mod entry;
 
@@ -22,10 +24,8 @@ use skeg::{
     delete, events, exec, features, kill, list, notify_socket, pause, ps, run, spec, start, update, userns,
 };
 
-/// A command lives for milliseconds and has one thread. musl's own allocator is made for programs that live long: with it a `run`
-/// spends as much time on memory again.
 #[global_allocator]
-static ALLOCATOR: dlmalloc::GlobalDlmalloc = dlmalloc::GlobalDlmalloc;
+static ALLOCATOR: allocator::Allocator = allocator::Allocator::new();
 
 /// What runc returns for a failed command.
 const FAILURE: u8 = 1;
