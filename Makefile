@@ -150,7 +150,7 @@ LANE := $(VM)/lane bin/skeg bin/containerd-shim-skeg-v2 $(SPEC_TESTS)
 
 # What the machine itself cannot show. SUITES="runc podman-of-runc": those suites; `spec-tests/vm/lane` lists all, also those that
 # continuous integration leaves out. A limit in time is there to end what hangs: no case depends on speed.
-vm-lane: build $(SPEC_TESTS) ## suites in guests with pure cgroup v2, systemd and AppArmor: spec-tests, runc's, podman, the shim (quarter of an hour)
+vm-lane: build $(SPEC_TESTS) ## suites in guests with pure cgroup v2, systemd and AppArmor: spec-tests, runc's, podman, the shim (twenty minutes)
 	$(LANE) $(SUITES)
 
 vm-ci: build $(SPEC_TESTS) ## of them the cases of spec-tests about cgroups, systemd, AppArmor and SELinux alone, in a smaller guest (4 minutes)
