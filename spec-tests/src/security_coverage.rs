@@ -98,7 +98,7 @@ fn tests_by_row() -> BTreeMap<String, Vec<Test>> {
     let mut found: BTreeMap<String, Vec<Test>> = BTreeMap::new();
     for case in cases::all() {
         let lane = match case.host {
-            _ if ["apparmor", "selinux", "systemd"].iter().any(|kind| case.name.contains(kind)) => "guest",
+            _ if takes_guest(case.name) => "guest",
             Host::Sacrificial => "sacrificial",
             Host::Real => "spec",
         };
@@ -135,6 +135,11 @@ fn tests_by_row() -> BTreeMap<String, Vec<Test>> {
         }
     }
     found
+}
+
+/// Whether a case is of the virtual machine: what it takes is in its name.
+fn takes_guest(name: &str) -> bool {
+    ["apparmor", "selinux", "systemd"].iter().any(|kind| name.contains(kind))
 }
 
 fn rows_that_list(name: &str) -> Vec<String> {
