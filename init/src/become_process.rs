@@ -118,7 +118,9 @@ fn prepare<'a>(
     let program = Program::find(instructions)?;
     // From here on the runtime's end is no reason to end (it returns after `create`), but only once it has said so.
     sys::control(libc::PR_SET_PDEATHSIG, 0, 0).context(|| "clear the parent-death signal")?;
-    runtime.send(&[tag::READY])?;
+    if !instructions.said_ready {
+        runtime.send(&[tag::READY])?;
+    }
     runtime.expect(tag::PROCEED)?;
     Ok(program)
 }

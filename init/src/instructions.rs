@@ -98,6 +98,8 @@ pub struct Instructions<'a> {
     pub handed_on: u32,
     /// How many of them are sockets that it is told of (sd_listen_fds(3)).
     pub listen_fds: u32,
+    /// The runtime has been told that this process is ready, ahead of what is left: nothing more is asked of it.
+    pub said_ready: bool,
     /// A second process is to go on: the one that is in the PID namespace that was joined.
     pub fork: bool,
     /// Standard input is the container's terminal.
@@ -157,7 +159,7 @@ impl<'a> Instructions<'a> {
         to.option(self.procfs.as_ref(), |to, fd| to.fd(*fd));
         to.u32(self.handed_on);
         to.u32(self.listen_fds);
-        for flag in [self.fork, self.terminal, self.new_keyring, self.no_new_privs] {
+        for flag in [self.said_ready, self.fork, self.terminal, self.new_keyring, self.no_new_privs] {
             to.flag(flag);
         }
         to.option(self.apparmor.as_ref(), |to, text| to.text(text));
@@ -213,6 +215,7 @@ impl<'a> Instructions<'a> {
             procfs: from.option(Reader::fd)?,
             handed_on: from.u32()?,
             listen_fds: from.u32()?,
+            said_ready: from.flag()?,
             fork: from.flag()?,
             terminal: from.flag()?,
             new_keyring: from.flag()?,
@@ -388,6 +391,7 @@ mod tests {
             procfs: Some(10),
             handed_on: 2,
             listen_fds: 1,
+            said_ready: true,
             fork: true,
             terminal: true,
             new_keyring: true,

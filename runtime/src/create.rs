@@ -351,6 +351,14 @@ fn open_procfs(decided: &Decided<'_>) -> Result<Option<Procfs>> {
     needed.then(Procfs::processes).transpose()
 }
 
+/// Whether the init process says that it is ready before it executes the sealed program: the runtime records it and answers while the
+/// process does the rest, so that neither waits for the other. Not where the runtime has more to do for it until then, and not
+/// behind a gate: what fails before that is told by `create`.
+fn is_ready_early(plan: &Plan, gate: Option<&Gate>) -> bool {
+    let notifies = plan.seccomp.as_ref().is_some_and(|filter| filter.uses_notify);
+    gate.is_none() && plan.stages.fork != Some(Fork::AfterPivot) && !notifies
+}
+
 /// The program that the init process becomes, with all that the configuration gives it.
 fn seal(
     decided: &Decided<'_>,
@@ -369,6 +377,7 @@ fn seal(
         gate: inherited.gate.as_ref().map(Gate::instruction),
         procfs: inherited.procfs.as_ref().map(|procfs| procfs.as_fd().as_raw_fd()),
         new_keyring: !options.no_new_keyring,
+        said_ready: is_ready_early(plan, inherited.gate.as_ref()),
         fork: plan.stages.fork == Some(Fork::AfterPivot),
         terminal: inherited.console.is_some(),
         handed_on: global.handed_on,
@@ -397,6 +406,7 @@ fn spawn(
         state,
         program: &program,
         bundle: bundle.path(),
+        says_ready: is_ready_early(plan, gate.as_ref()),
         namespaces: joins,
         sources,
         gate,

@@ -64,6 +64,8 @@ pub struct Init<'a> {
     pub procfs: Option<Procfs>,
     /// The runtime's procfs as it is mounted, where a user namespace is joined.
     pub hosts_procfs: Option<Procfs>,
+    /// Whether it says that it is ready before the sealed program does its part.
+    pub says_ready: bool,
     /// Whether setgroups(2) is allowed; of a user namespace that is joined, known once it is.
     pub may_set_groups: bool,
     /// Its place in resctrl.
@@ -111,6 +113,11 @@ impl Init<'_> {
     fn go_on_sealed(&self, channel: &Channel) -> Error {
         let gate = self.gate.iter().flat_map(Gate::descriptors);
         let procfs = self.procfs.iter().map(AsFd::as_fd);
+        if self.says_ready
+            && let Err(error) = channel.send(&Message::Ready)
+        {
+            return error;
+        }
         let keep: Vec<_> = gate.chain(procfs).chain([channel.as_fd()]).collect();
         self.program.execute(&keep, self.may_set_groups)
     }

@@ -38,6 +38,8 @@ pub struct Surroundings<'a> {
     pub procfs: Option<RawFd>,
     /// A session keyring of its own (not with `--no-new-keyring`).
     pub new_keyring: bool,
+    /// Whether it will have said that it is ready.
+    pub said_ready: bool,
     /// A second process is to go on: the one that is in the PID namespace that was joined.
     pub fork: bool,
     /// Its standard input will be a terminal of the container's.
@@ -81,6 +83,7 @@ pub fn instructions(process: &Process, around: &Surroundings<'_>) -> Result<Vec<
         procfs: around.procfs,
         handed_on: around.handed_on,
         listen_fds: around.listen_fds,
+        said_ready: around.said_ready,
         fork: around.fork,
         terminal: around.terminal,
         new_keyring: around.new_keyring,

@@ -16,7 +16,7 @@
 //! | init | `SeccompListener` | the number of the listener for the profile's agent, which the runtime takes by pidfd |
 //! | runtime | `ListenerSent` | it has been handed on |
 //! | helper | `Mounted` | a mount of another PID namespace comes with this message ([`crate::rootfs::joined_proc`]) |
-//! | init | `Ready` | everything is set but the limits; it waits |
+//! | init | `Ready` | everything is set but the limits; it waits; from `run` as soon as the root file system is there, and it goes on |
 //! | runtime | `Proceed` | recorded, limits are set: to the gate, or (run, exec) straight to execve |
 //! | init | `Executing` | the next call is execve: an end of file from here on means success, but where a filter is in force ([`crate::gate`]) |
 //! | init | `Error` + text | this step failed; it ends |

@@ -4,8 +4,8 @@
 # WORK        scratch directory (default /tmp/skeg-containerd)
 # CONTAINERD  containerd binary (default: the one in PATH); CTR likewise
 # SHIM_BIN    our shim (default: bin/containerd-shim-skeg-v2 of this repository)
-# COMBO       skeg+skeg, skeg+runc or runc+skeg: shim + runtime (default skeg+runc)
-# SKEG        our runtime (default: bin/skeg of this repository); RUNC likewise (default: the one in PATH)
+# COMBO       skeg or runc, + and skeg, runc or crun: shim + runtime (default skeg+runc)
+# SKEG        our runtime (default: bin/skeg of this repository); RUNC and CRUN likewise (default: those in PATH)
 # PREFIX      what the ids of its containers begin with (default ct)
 # IMAGES      where make-images has put its two (default: made below WORK)
 # SYSTEMD     yes: each container of ctr is a scope of systemd's
@@ -19,6 +19,7 @@ CTR=${CTR:-$(command -v ctr)}
 SHIM_BIN=${SHIM_BIN:-$top/bin/containerd-shim-skeg-v2}
 SKEG=${SKEG:-$top/bin/skeg}
 RUNC=${RUNC:-$(command -v runc)}
+CRUN=${CRUN:-$(command -v crun)}
 COMBO=${COMBO:-skeg+runc}
 IMAGE=localhost/skeg-busybox:latest
 PAUSE=localhost/skeg-pause:latest
@@ -32,6 +33,7 @@ checks=0
 case ${COMBO#*+} in
 skeg) RUNTIME_BIN=$SKEG ;;
 runc) RUNTIME_BIN=$RUNC ;;
+crun) RUNTIME_BIN=$CRUN ;;
 *) echo "COMBO: $COMBO" >&2; exit 2 ;;
 esac
 case ${COMBO%+*} in
