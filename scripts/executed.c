@@ -1,6 +1,7 @@
 /*
  * Prints which instructions of a program are executed, by the program and by the processes that it forks, until each ends
- * or executes another program: offsets from where the program is loaded, hexadecimal, one a line, to the file named first.
+ * or executes another program: offsets from where the program is loaded, hexadecimal, and when each was first executed, a
+ * number, one a line, to the file named first.
  *
  *     executed FILE PROGRAM [ARGUMENT ...]
  *
@@ -20,7 +21,8 @@
 #include <unistd.h>
 
 static unsigned long begin, end;
-static unsigned char *executed;
+/* When each was first executed, counted from 1. */
+static unsigned *executed, count;
 
 /* The program's mappings: its file is the only one of a static program. */
 static void find_program(pid_t pid, const char *program)
@@ -44,7 +46,7 @@ static void find_program(pid_t pid, const char *program)
 		end = to;
 	}
 	fclose(maps);
-	executed = calloc(end - begin, 1);
+	executed = calloc(end - begin, sizeof(*executed));
 	if (!executed)
 		err(1, "%s: %lu bytes", real, end - begin);
 }
@@ -58,8 +60,9 @@ static void step(pid_t pid, int status)
 		ptrace(PTRACE_DETACH, pid, 0, 0);
 		return;
 	}
-	if (!ptrace(PTRACE_GETREGS, pid, 0, &registers) && registers.rip >= begin && registers.rip < end)
-		executed[registers.rip - begin] = 1;
+	if (!ptrace(PTRACE_GETREGS, pid, 0, &registers) && registers.rip >= begin && registers.rip < end &&
+	    !executed[registers.rip - begin])
+		executed[registers.rip - begin] = ++count;
 	/* A new tracee stops with SIGSTOP, a step with SIGTRAP: neither is a signal that somebody sent. */
 	if (signal == SIGTRAP || signal == SIGSTOP)
 		signal = 0;
@@ -101,6 +104,6 @@ int main(int argc, char **argv)
 	}
 	for (unsigned long at = 0; at < end - begin; at++)
 		if (executed[at])
-			fprintf(out, "%lx\n", at);
+			fprintf(out, "%lx %u\n", at, executed[at]);
 	return fclose(out) ? 1 : result;
 }

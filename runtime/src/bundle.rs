@@ -82,8 +82,8 @@ impl Bundle {
 /// A configuration as it was read.
 #[derive(Debug)]
 pub struct Loaded<T> {
-    /// What it says.
-    pub value: T,
+    /// What it says: thousands of bytes, so that each move on the stack would be another page.
+    pub value: Box<T>,
     /// The text of the file.
     pub text: Vec<u8>,
     /// What the specification wants logged as a warning: names of capabilities that nobody knows.
@@ -199,7 +199,7 @@ pub(crate) fn parse<T: DeserializeOwned + Serialize>(
     {
         return Err(Error::new(format!("{}: must not contain NUL", shown(&pointer))));
     }
-    let (value, text, warnings) = match serde_json::from_slice::<T>(&text) {
+    let (value, text, warnings) = match serde_json::from_slice::<Box<T>>(&text) {
         Ok(value) => (value, text, Vec::new()),
         Err(error) => match repair(process, &text) {
             Some((text, warnings)) => match serde_json::from_slice(&text) {
@@ -209,7 +209,7 @@ pub(crate) fn parse<T: DeserializeOwned + Serialize>(
             None => return Err(explain(name, &text, &error)),
         },
     };
-    match shape::array_for_object(&text, &value) {
+    match shape::array_for_object(&text, &*value) {
         Some(pointer) => Err(Error::new(format!("{}: an array: must be an object", shown(&pointer)))),
         None => Ok(Loaded { value, text, warnings, known }),
     }

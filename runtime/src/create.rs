@@ -51,7 +51,7 @@ pub struct Global {
 #[derive(Debug)]
 pub struct Created {
     /// The configuration.
-    pub spec: Spec,
+    pub spec: Box<Spec>,
     /// Its state directory.
     pub dir: ContainerDir,
     /// What is recorded.
@@ -104,8 +104,16 @@ pub fn prepare(
         inherited.gate = making.make_gate(with_gate)?;
         inherited.procfs = open_procfs(&decided)?;
         let (ours, theirs) = Channel::pair()?;
-        let program = seal(&decided, &making.state, &inherited, &theirs)?;
-        making.init = Some(spawn(&decided, &making.state, inherited, program, entry, (ours, theirs))?);
+        let program = sealed_program(&decided, &making.state, &inherited, &theirs)?;
+        // Where the process waits for its cgroup, that is soon enough, and it is under way meanwhile.
+        let waits = entry.later;
+        if !waits {
+            program.fill()?;
+        }
+        making.init = Some(spawn(&decided, &making.state, inherited, &program, entry, (ours, theirs))?);
+        if waits {
+            program.fill()?;
+        }
         making.finish_cgroup(&mut decided)?;
         making.attend(&decided)
     };
@@ -130,7 +138,7 @@ struct Decided<'a> {
     bundle: Bundle,
     /// The text of config.json, for the state directory.
     text: Vec<u8>,
-    spec: Spec,
+    spec: Box<Spec>,
     process: Process,
     cgroup: CgroupPlan,
     /// Connected, where it makes the cgroup.
@@ -290,7 +298,7 @@ impl Making {
         format!("init process {pid} is ready, its cgroups: {}", groups.join(" "))
     }
 
-    fn made(self, spec: Spec) -> Result<Created> {
+    fn made(self, spec: Box<Spec>) -> Result<Created> {
         let Self { dir, lock, state, cgroup, init } = self;
         let init = init.ok_or_else(|| Error::new("no init process has been made"))?;
         Ok(Created { spec, dir, state, cgroup, init, lock: Some(lock) })
@@ -359,8 +367,8 @@ fn is_ready_early(plan: &Plan, gate: Option<&Gate>) -> bool {
     gate.is_none() && plan.stages.fork != Some(Fork::AfterPivot) && !notifies
 }
 
-/// The program that the init process becomes, with all that the configuration gives it.
-fn seal(
+/// The program that the init process becomes, with all that the configuration gives it; not written yet.
+fn sealed_program(
     decided: &Decided<'_>,
     state: &State,
     inherited: &Inherited,
@@ -385,7 +393,7 @@ fn seal(
         hooks,
         state: [&state[0], &state[1]],
     };
-    SealedProgram::new(&process::instructions(process, &surroundings)?)
+    SealedProgram::empty(process::instructions(process, &surroundings)?)
 }
 
 /// Clones the process that becomes the container's. Both ends of the channel to it are given: it keeps the second.
@@ -393,7 +401,7 @@ fn spawn(
     decided: &Decided<'_>,
     state: &State,
     inherited: Inherited,
-    program: SealedProgram,
+    program: &SealedProgram,
     entry: CgroupEntry,
     (ours, theirs): (Channel, Channel),
 ) -> Result<Spawned> {
@@ -404,7 +412,7 @@ fn spawn(
         process,
         plan,
         state,
-        program: &program,
+        program,
         bundle: bundle.path(),
         says_ready: is_ready_early(plan, gate.as_ref()),
         namespaces: joins,

@@ -92,7 +92,7 @@ pub fn exec(global: &Global, options: &ExecOptions, log: &mut Log) -> Result<i32
     };
     let exec = Exec {
         process: &process,
-        program: &SealedProgram::new(&process::instructions(&process, &surroundings)?)?,
+        program: &SealedProgram::new(process::instructions(&process, &surroundings)?)?,
         root: open_root(&container)?,
         init,
         namespaces: container.state.namespaces,
@@ -177,7 +177,7 @@ fn exec_process(spec: &Spec, options: &ExecOptions, log: &mut Log) -> Result<Pro
     if let Some(path) = &options.process {
         let loaded = bundle::load_process(path)?;
         loaded.warn(log);
-        return Ok(loaded.value);
+        return Ok(*loaded.value);
     }
     let mut process = spec.process().clone().ok_or_else(|| Error::new("/process: must be given"))?;
     process.set_args(Some(options.args.clone())).set_terminal(Some(options.tty));

@@ -70,7 +70,7 @@ fn document(path: &Path, log: &mut Log) -> Result<LinuxResources> {
     };
     let loaded = bundle::parse(&name, "", bundle::RESOURCES, text)?;
     loaded.warn(log);
-    Ok(loaded.value)
+    Ok(*loaded.value)
 }
 
 fn from_flags(options: &UpdateOptions) -> Result<LinuxResources> {

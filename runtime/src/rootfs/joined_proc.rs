@@ -70,7 +70,7 @@ fn make(mount: &PlannedMount, root: &OwnedFd, namespaces: &[OpenNamespace]) -> R
 /// Goes on as the sealed program, with the container's root, in the PID namespace; returns only to say why not.
 fn open_in_namespace(socket: BorrowedFd<'_>, root: &OwnedFd, namespaces: &[OpenNamespace]) -> Error {
     let prepare = || {
-        let program = SealedProgram::new(&skeg_init::procfs::encode(socket.as_raw_fd()))?;
+        let program = SealedProgram::new(skeg_init::procfs::encode(socket.as_raw_fd()).to_vec())?;
         // What its child shows as its root and its working directory.
         nix::unistd::fchdir(root).and_then(|()| nix::unistd::chroot(".")).context(|| "enter the rootfs")?;
         join(namespaces, PID).map(|()| program)

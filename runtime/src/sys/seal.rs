@@ -2,7 +2,7 @@
 //! carries, never a file on the host.
 //!
 //! A container that can open the runtime's own file may write to it (CVE-2019-5736) or poison its page cache
-//! (CVE-2022-0847). The copy is made before the clone and before any cgroup is entered, so that nobody's limit pays. Behind the
+//! (CVE-2022-0847). The copy is made by the runtime, which is in no container's cgroup, so that nobody's limit pays. Behind the
 //! program lie its instructions, sealed with it.
 
 #![allow(unsafe_code, reason = "the system call module")]
@@ -24,6 +24,8 @@ const PROGRAM: &[u8] = include_bytes!(env!("SKEG_INIT"));
 /// Where the instructions begin: a page of any size that Linux uses, so that they can be mapped.
 const OFFSET: usize = PROGRAM.len().next_multiple_of(1 << 16);
 
+const MAKING: &str = "make the sealed program that becomes the container's process";
+
 /// `MFD_EXEC` of `linux/memfd.h` (Linux 6.3): needed where `vm.memfd_noexec` is set, unknown before.
 const MFD_EXEC: u32 = 0x10;
 /// `F_SEAL_EXEC` of `linux/fcntl.h` (Linux 6.3).
@@ -35,11 +37,11 @@ const SEALED: SealFlag = SealFlag::F_SEAL_SEAL
     .union(SealFlag::F_SEAL_GROW)
     .union(SealFlag::F_SEAL_WRITE);
 
-/// A sealed copy of the program with its instructions.
+/// A copy of the program with its instructions; sealed by [`Self::fill`].
 #[derive(Debug)]
 pub struct SealedProgram {
     file: OwnedFd,
-    length: usize,
+    instructions: Vec<u8>,
 }
 
 impl SealedProgram {
@@ -47,24 +49,41 @@ impl SealedProgram {
     ///
     /// # Errors
     /// Which step failed, and why.
-    pub fn new(instructions: &[u8]) -> Result<Self> {
-        let copy = || -> nix::Result<OwnedFd> {
-            let flags = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;
-            let file = match memfd_create(c"skeg-init", flags | MFdFlags::from_bits_retain(MFD_EXEC)) {
-                Err(Errno::EINVAL) => memfd_create(c"skeg-init", flags)?,
-                other => other?,
-            };
-            write_all(&file, PROGRAM)?;
-            let offset = i64::try_from(OFFSET).map_err(|_| Errno::EFBIG)?;
-            nix::unistd::lseek(&file, offset, nix::unistd::Whence::SeekSet)?;
-            write_all(&file, instructions)?;
-            // Not known before Linux 6.3, and no more than a nicety: write access is what the other seals take.
-            let _ = fcntl(&file, FcntlArg::F_ADD_SEALS(SealFlag::from_bits_retain(F_SEAL_EXEC)));
-            fcntl(&file, FcntlArg::F_ADD_SEALS(SEALED))?;
-            Ok(file)
+    pub fn new(instructions: Vec<u8>) -> Result<Self> {
+        let program = Self::empty(instructions)?;
+        program.fill()?;
+        Ok(program)
+    }
+
+    /// Makes the file, with nothing in it: for a process that is cloned now and executes it when it has been told to.
+    ///
+    /// # Errors
+    /// The errno of memfd_create(2).
+    pub fn empty(instructions: Vec<u8>) -> Result<Self> {
+        let flags = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;
+        let file = match memfd_create(c"skeg-init", flags | MFdFlags::from_bits_retain(MFD_EXEC)) {
+            Err(Errno::EINVAL) => memfd_create(c"skeg-init", flags),
+            other => other,
         };
-        let file = copy().context(|| "make the sealed program that becomes the container's process")?;
-        Ok(Self { file, length: instructions.len() })
+        Ok(Self { file: file.context(|| MAKING)?, instructions })
+    }
+
+    /// Writes the program and its instructions, and seals them.
+    ///
+    /// # Errors
+    /// Which step failed, and why.
+    pub fn fill(&self) -> Result<()> {
+        let copy = || -> nix::Result<()> {
+            write_all(&self.file, PROGRAM)?;
+            let offset = i64::try_from(OFFSET).map_err(|_| Errno::EFBIG)?;
+            nix::unistd::lseek(&self.file, offset, nix::unistd::Whence::SeekSet)?;
+            write_all(&self.file, &self.instructions)?;
+            // Not known before Linux 6.3, and no more than a nicety: write access is what the other seals take.
+            let _ = fcntl(&self.file, FcntlArg::F_ADD_SEALS(SealFlag::from_bits_retain(F_SEAL_EXEC)));
+            fcntl(&self.file, FcntlArg::F_ADD_SEALS(SEALED))?;
+            Ok(())
+        };
+        copy().context(|| MAKING)
     }
 
     /// Goes on as this program, with the descriptors that its instructions name; returns only to say why not.
@@ -73,8 +92,8 @@ impl SealedProgram {
     /// (row C12).
     pub fn execute(&self, keep: &[BorrowedFd<'_>], may_set_groups: bool) -> Error {
         let what = "execute the sealed program that becomes the container's process";
-        let launch =
-            Launch { program: self.file.as_raw_fd(), offset: OFFSET, length: self.length, may_set_groups };
+        let (program, length) = (self.file.as_raw_fd(), self.instructions.len());
+        let launch = Launch { program, offset: OFFSET, length, may_set_groups };
         // Otherwise a caller's SECBIT_NOROOT would have execve take the capabilities away (capabilities(7)).
         match process::securebits() {
             Ok(0) => {}
@@ -118,7 +137,7 @@ mod tests {
     /// security.md C1: the copy cannot be written, not even by its maker.
     #[test]
     fn c1_copy_is_sealed_against_writing() {
-        let program = SealedProgram::new(b"instructions").unwrap();
+        let program = SealedProgram::new(b"instructions".to_vec()).unwrap();
         let seals = fcntl(&program.file, FcntlArg::F_GET_SEALS).unwrap();
         assert!(SealFlag::from_bits_retain(seals).contains(SEALED));
         assert_eq!(nix::unistd::write(&program.file, b"x").unwrap_err(), Errno::EPERM);
