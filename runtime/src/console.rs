@@ -128,26 +128,33 @@ pub fn give_pipes_to(owner: Uid) -> Result<()> {
     Ok(())
 }
 
-/// Where the master of a process's terminal will go: over the console socket, or to the `foreground` half of this command. A terminal
-/// needs somebody who takes it, and a socket needs a terminal; none is needed without a terminal.
+/// Where the master of a process's terminal goes, and where this command's own foreground half takes it from.
+#[derive(Debug, Default)]
+pub struct Console {
+    /// The manager's console socket, or the other end of `ours`; none without a terminal.
+    pub theirs: Option<OwnedFd>,
+    /// For [`receive_master`].
+    pub ours: Option<OwnedFd>,
+}
+
+/// Opens the way of a process's terminal: over the console socket, or to the half of this command that stays in the foreground. A
+/// terminal needs somebody who takes it, and a socket needs a terminal; none is needed without a terminal.
 ///
 /// # Errors
-/// One is there without the other, in runc's words; those of [`connect_socket`].
-pub fn choose(
-    process: &Process,
-    socket: Option<&Path>,
-    foreground: Option<OwnedFd>,
-) -> Result<Option<OwnedFd>> {
-    match (process.terminal() == Some(true), socket, foreground) {
-        (true, Some(path), _) => connect_socket(path).map(Some),
-        (true, None, Some(foreground)) => Ok(Some(foreground)),
-        (true, None, None) => Err(Error::new(
+/// One is there without the other, in runc's words; those of [`connect_socket`] and socketpair(2).
+pub fn open(process: &Process, socket: Option<&Path>, in_foreground: bool) -> Result<Console> {
+    match (process.terminal() == Some(true), socket) {
+        (true, Some(path)) => Ok(Console { theirs: Some(connect_socket(path)?), ours: None }),
+        (true, None) if in_foreground => {
+            socket_pair().map(|(ours, theirs)| Console { theirs: Some(theirs), ours: Some(ours) })
+        }
+        (true, None) => Err(Error::new(
             "cannot allocate tty if runc will detach without setting console socket: use --console-socket",
         )),
-        (false, Some(_), _) => {
+        (false, Some(_)) => {
             Err(Error::new("cannot use console socket if runc will not detach or allocate tty"))
         }
-        (false, None, _) => Ok(None),
+        (false, None) => Ok(Console::default()),
     }
 }
 

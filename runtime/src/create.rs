@@ -60,6 +60,8 @@ pub struct Created {
     pub cgroup: Option<Cgroup>,
     /// Its process.
     pub init: Spawned,
+    /// Where its terminal comes from, for a command in the foreground.
+    pub terminal: Option<OwnedFd>,
     /// Held until it is created, and what tells others that it is being created.
     pub lock: Option<Lock>,
 }
@@ -69,7 +71,7 @@ pub struct Created {
 /// # Errors
 /// What was being done, and why it failed; nothing is left behind.
 pub fn create(global: &Global, options: &CreateOptions, log: &mut Log) -> Result<()> {
-    let created = prepare(global, options, None, true, log)?;
+    let created = prepare(global, options, Start::ByCommand, log)?;
     let finish = || -> Result<()> {
         created.init.announce(options.pid_file.as_deref(), options.pidfd_socket.as_deref())?;
         gate::set_created(&created.dir)?;
@@ -78,22 +80,26 @@ pub fn create(global: &Global, options: &CreateOptions, log: &mut Log) -> Result
     finish().inspect_err(|_| created.undo(log))
 }
 
-/// Everything up to the point where the init process waits: for `start` behind the gate, or, without one, for `run`.
-/// `foreground` is where a terminal goes that no `--console-socket` takes.
+/// Who starts the container.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Start {
+    /// `start`: the init process waits for it behind the gate.
+    ByCommand,
+    /// This command, `run`, which then returns.
+    Now,
+    /// This command, which stays in the foreground: it takes a terminal that no `--console-socket` takes.
+    InForeground,
+}
+
+/// Everything up to the point where the init process waits to be started.
 ///
 /// # Errors
 /// What was being done, and why it failed; nothing is left behind.
-pub fn prepare(
-    global: &Global,
-    options: &CreateOptions,
-    foreground: Option<OwnedFd>,
-    with_gate: bool,
-    log: &mut Log,
-) -> Result<Created> {
+pub fn prepare(global: &Global, options: &CreateOptions, start: Start, log: &mut Log) -> Result<Created> {
     // Decide. Nothing is touched.
     let mut decided = decide(global, options, log)?;
     log.debug(|| format!("bundle {}: decided", decided.bundle.path().display()));
-    let mut inherited = Inherited::open(&decided, foreground)?;
+    let (mut inherited, terminal) = Inherited::open(&decided, start)?;
     // Act. `making` has what has to be taken back where a later step fails.
     let mut making = Making::begin(&decided)?;
     let make = || -> Result<()> {
@@ -101,7 +107,7 @@ pub fn prepare(
         let entry = making.make_cgroup(&decided)?;
         making.make_rdt_group(&decided)?;
         inherited.sources = open_sources(&decided, &inherited.joins)?;
-        inherited.gate = making.make_gate(with_gate)?;
+        inherited.gate = making.make_gate(start)?;
         inherited.procfs = open_procfs(&decided)?;
         let (ours, theirs) = Channel::pair()?;
         let program = sealed_program(&decided, &making.state, &inherited, &theirs)?;
@@ -114,13 +120,14 @@ pub fn prepare(
         if waits {
             program.fill()?;
         }
+        making.record_rest(&decided, start)?;
         making.finish_cgroup(&mut decided)?;
         making.attend(&decided)
     };
     match make() {
         Ok(()) => {
             log.debug(|| making.told());
-            making.made(decided.spec)
+            making.made(decided.spec, terminal)
         }
         Err(error) => {
             log.debug(|| "taking back what was made");
@@ -205,13 +212,14 @@ struct Inherited {
 }
 
 impl Inherited {
-    /// What can be opened before the container has a directory.
-    fn open(decided: &Decided<'_>, foreground: Option<OwnedFd>) -> Result<Self> {
-        let console =
-            console::choose(&decided.process, decided.options.console_socket.as_deref(), foreground)?;
+    /// What can be opened before the container has a directory; and our own end of the terminal's way, which is not for the init process.
+    fn open(decided: &Decided<'_>, start: Start) -> Result<(Self, Option<OwnedFd>)> {
+        let socket = decided.options.console_socket.as_deref();
+        let console = console::open(&decided.process, socket, start == Start::InForeground)?;
         let joins = namespaces::open(&decided.plan.namespaces)?;
         sysctl::check_joined(&decided.plan.sysctls, &joins)?;
-        Ok(Self { console, joins, sources: None, gate: None, procfs: None })
+        let inherited = Self { console: console.theirs, joins, sources: None, gate: None, procfs: None };
+        Ok((inherited, console.ours))
     }
 }
 
@@ -234,9 +242,8 @@ impl Making {
         Ok(Self { dir, lock, state, cgroup: None, init: None })
     }
 
-    /// What `delete` needs to clear up after a `create` that was killed, and what other commands read.
+    /// What `delete` needs to clear up after a `create` that was killed.
     fn record(&self, decided: &Decided<'_>) -> Result<()> {
-        self.dir.write_config(&decided.text)?;
         self.dir.write_state(&self.state)?;
         if decided.global.notify_socket.is_some() { self.dir.make_notify() } else { Ok(()) }
     }
@@ -256,8 +263,16 @@ impl Making {
         cgroup.entry()
     }
 
-    fn make_gate(&self, with_gate: bool) -> Result<Option<Gate>> {
-        if with_gate { Gate::make(&self.dir).map(Some) } else { gate::set_creating(&self.dir).map(|()| None) }
+    fn make_gate(&self, start: Start) -> Result<Option<Gate>> {
+        (start == Start::ByCommand).then(|| Gate::make(&self.dir)).transpose()
+    }
+
+    /// What is of interest to others once there is a process on record, and not before.
+    fn record_rest(&self, decided: &Decided<'_>, start: Start) -> Result<()> {
+        if start != Start::ByCommand {
+            gate::set_creating(&self.dir)?;
+        }
+        self.dir.write_config(&decided.text)
     }
 
     fn make_rdt_group(&self, decided: &Decided<'_>) -> Result<()> {
@@ -298,10 +313,10 @@ impl Making {
         format!("init process {pid} is ready, its cgroups: {}", groups.join(" "))
     }
 
-    fn made(self, spec: Box<Spec>) -> Result<Created> {
+    fn made(self, spec: Box<Spec>, terminal: Option<OwnedFd>) -> Result<Created> {
         let Self { dir, lock, state, cgroup, init } = self;
         let init = init.ok_or_else(|| Error::new("no init process has been made"))?;
-        Ok(Created { spec, dir, state, cgroup, init, lock: Some(lock) })
+        Ok(Created { spec, dir, state, cgroup, init, terminal, lock: Some(lock) })
     }
 
     fn undo(self, log: &mut Log) {

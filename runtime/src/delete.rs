@@ -128,9 +128,11 @@ pub fn destroy(container: Container, cgroup: Cgroup, log: &mut Log) -> Result<()
         // made: who is at that path is then somebody else, and is neither killed nor disturbed.
         return remove_unborn(&dir, cgroup, log);
     }
-    // Without a PID namespace of its own, processes outlive their init process (row F16).
-    cgroup.kill_all()?;
-    cgroup.destroy()?;
+    if !cgroup.remove_if_empty() {
+        // Without a PID namespace of its own, processes outlive their init process (row F16).
+        cgroup.kill_all()?;
+        cgroup.destroy()?;
+    }
     state.rdt.as_ref().map_or(Ok(()), rdt::Group::remove)?;
     dir.remove()?;
     log.debug(|| "its processes, cgroups and state directory are gone");

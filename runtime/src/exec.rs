@@ -17,7 +17,7 @@ use oci_spec::runtime::{Capabilities, LinuxCapabilities, LinuxCapabilitiesBuilde
 use crate::bundle;
 use crate::cgroup::{Cgroup, CgroupEntry, SubCgroups};
 use crate::cli::ExecOptions;
-use crate::console;
+use crate::console::{self, Console};
 use crate::create::Global;
 use crate::error::{Context as _, Error, Result};
 use crate::foreground::Foreground;
@@ -75,7 +75,8 @@ pub fn exec(global: &Global, options: &ExecOptions, log: &mut Log) -> Result<i32
     let sub_groups = SubCgroups::parse(&groups)?;
     let mut entry = cgroup.entry_below(&sub_groups)?;
     let mut foreground = if options.detach { None } else { Some(Foreground::new()?) };
-    let (console, master) = open_console(&process, options)?;
+    let Console { theirs: console, ours: master } =
+        console::open(&process, options.console_socket.as_deref(), !options.detach)?;
     let (ours, theirs) = Channel::pair()?;
     let procfs = lsm::wants_labels(&process).then(Procfs::processes).transpose()?;
     let surroundings = Surroundings {
@@ -248,14 +249,6 @@ fn add_capabilities(
 fn compile_filter(spec: &Spec) -> Result<Option<Filter>> {
     let profile = spec.linux().as_ref().and_then(|linux| linux.seccomp().as_ref());
     profile.filter(|profile| !seccomp::allows_all(profile)).map(seccomp::compile).transpose()
-}
-
-/// Where the terminal goes, and where it comes from for our own foreground half.
-fn open_console(process: &Process, options: &ExecOptions) -> Result<(Option<OwnedFd>, Option<OwnedFd>)> {
-    let socket = options.console_socket.as_deref();
-    let in_foreground = process.terminal() == Some(true) && socket.is_none() && !options.detach;
-    let (ours, theirs) = if in_foreground { console::socket_pair().map(Some)? } else { None }.unzip();
-    Ok((console::choose(process, socket, theirs)?, ours))
 }
 
 /// Without a mount namespace of its own the container's root is a chroot that setns(2) does not bring along.

@@ -1,13 +1,11 @@
 //! `skeg run`: create and start in one, without the gate in between.
 
-use std::os::fd::OwnedFd;
-
 use nix::sys::prctl;
 
 use crate::cgroup::Cgroup;
 use crate::cli::RunOptions;
 use crate::console;
-use crate::create::{self, Created, Global};
+use crate::create::{self, Created, Global, Start};
 use crate::delete;
 use crate::error::{Context as _, Result};
 use crate::foreground::Foreground;
@@ -24,7 +22,7 @@ use crate::sync::Message;
 /// What was being done, and why it failed; nothing is left behind.
 pub fn run(global: &Global, options: &RunOptions, log: &mut Log) -> Result<i32> {
     if options.detach {
-        let (created, forwarder) = start_one(global, options, None, |_| Ok(()), log)?;
+        let (created, forwarder) = start_one(global, options, Start::Now, |_| Ok(()), log)?;
         if let Some(forwarder) = forwarder {
             forward_until_ready(&forwarder, &created.init.pidfd, created.init.pid, log);
         }
@@ -34,9 +32,8 @@ pub fn run(global: &Global, options: &RunOptions, log: &mut Log) -> Result<i32> 
         prctl::set_child_subreaper(true).context(|| "adopt the orphans of the container")?;
     }
     let mut foreground = Foreground::new()?;
-    let (ours, theirs) = console::socket_pair()?;
-    let take_terminal = |created: &Created| take_terminal(created, &mut foreground, ours, options);
-    let (created, forwarder) = start_one(global, options, Some(theirs), take_terminal, log)?;
+    let take_terminal = |created: &Created| take_terminal(created, &mut foreground);
+    let (created, forwarder) = start_one(global, options, Start::InForeground, take_terminal, log)?;
     if let Some(forwarder) = forwarder {
         foreground.forward_notifications(forwarder);
     }
@@ -49,29 +46,22 @@ pub fn run(global: &Global, options: &RunOptions, log: &mut Log) -> Result<i32> 
 }
 
 /// Takes the terminal, and gives it its size, before the program may look at it.
-fn take_terminal(
-    created: &Created,
-    foreground: &mut Foreground,
-    socket: OwnedFd,
-    options: &RunOptions,
-) -> Result<()> {
-    let process = created.spec.process().as_ref();
-    let has_terminal = process.is_some_and(|process| process.terminal() == Some(true));
-    if has_terminal && options.create.console_socket.is_none() {
-        foreground.attach(console::receive_master(&socket)?)?;
+fn take_terminal(created: &Created, foreground: &mut Foreground) -> Result<()> {
+    match &created.terminal {
+        Some(socket) => foreground.attach(console::receive_master(socket)?),
+        None => Ok(()),
     }
-    Ok(())
 }
 
 /// Creates the container and lets its program start, after `before_execve`.
 fn start_one(
     global: &Global,
     options: &RunOptions,
-    terminal: Option<OwnedFd>,
+    start: Start,
     before_execve: impl FnOnce(&Created) -> Result<()>,
     log: &mut Log,
 ) -> Result<(Created, Option<Forwarder>)> {
-    let mut created = create::prepare(global, &options.create, terminal, false, log)?;
+    let mut created = create::prepare(global, &options.create, start, log)?;
     let start = || -> Result<Option<Forwarder>> {
         before_execve(&created)?;
         created.init.announce(options.create.pid_file.as_deref(), options.create.pidfd_socket.as_deref())?;

@@ -420,13 +420,14 @@ impl<'c> Subject<'c> {
     fn is_sound(&mut self) -> Outcome {
         match self.command {
             "create" => {
+                let started = self.runtime(&["start", &self.id()])?;
                 // The call may be that on which the init process waits for `start`, after all the work of create: it has died
                 // since, as any process may.
-                if self.status()? == "stopped" {
+                if started.code != Some(0) && self.status()? == "stopped" {
                     self.remove()?;
                     return self.nothing_left();
                 }
-                self.runtime(&["start", &self.id()])?.ok()?;
+                started.ok()?;
                 let found = self.report()?;
                 differences(&self.sound, &found)
             }

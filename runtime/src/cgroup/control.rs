@@ -161,6 +161,16 @@ impl Cgroup {
         }
     }
 
+    /// Removes it at once where nobody is inside, as the end of an init process with a PID namespace of its own leaves it. False where
+    /// somebody is, or it has sub-cgroups or a unit of systemd's.
+    pub fn remove_if_empty(&self) -> bool {
+        let remove = |group: &Group| {
+            let (above, name) = group.above()?;
+            gone_is_fine(remove_dir(above, name))
+        };
+        self.unit.is_none() && self.v2.iter().chain(&self.v1).all(|group| remove(group).is_ok())
+    }
+
     /// `cgroup.kill` (Linux 5.14); false where there is none.
     fn kill_v2(&self) -> Result<bool> {
         let Some(group) = &self.v2 else { return Ok(false) };
@@ -301,7 +311,7 @@ impl Cgroup {
     ///
     /// # Errors
     /// Which cgroup could not be removed, and why; the others are removed all the same.
-    pub fn destroy(self) -> Result<()> {
+    pub fn destroy(&self) -> Result<()> {
         // First, so that it does not see its cgroup vanish.
         let mut failed = self.stop_unit().err();
         for group in self.v1.iter().chain(&self.v2) {
