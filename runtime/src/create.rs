@@ -50,8 +50,6 @@ pub struct Global {
 /// A container that is ready to be started, and not yet let go.
 #[derive(Debug)]
 pub struct Created {
-    /// The configuration.
-    pub spec: Box<Spec>,
     /// Its state directory.
     pub dir: ContainerDir,
     /// What is recorded.
@@ -127,7 +125,7 @@ pub fn prepare(global: &Global, options: &CreateOptions, start: Start, log: &mut
     match make() {
         Ok(()) => {
             log.debug(|| making.told());
-            making.made(decided.spec, terminal)
+            making.made(terminal)
         }
         Err(error) => {
             log.debug(|| "taking back what was made");
@@ -313,10 +311,10 @@ impl Making {
         format!("init process {pid} is ready, its cgroups: {}", groups.join(" "))
     }
 
-    fn made(self, spec: Box<Spec>, terminal: Option<OwnedFd>) -> Result<Created> {
+    fn made(self, terminal: Option<OwnedFd>) -> Result<Created> {
         let Self { dir, lock, state, cgroup, init } = self;
         let init = init.ok_or_else(|| Error::new("no init process has been made"))?;
-        Ok(Created { spec, dir, state, cgroup, init, terminal, lock: Some(lock) })
+        Ok(Created { dir, state, cgroup, init, terminal, lock: Some(lock) })
     }
 
     fn undo(self, log: &mut Log) {
