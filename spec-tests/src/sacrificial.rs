@@ -30,7 +30,7 @@ pub fn run(case: &Case, ctx: &Ctx) -> Outcome {
     let (mut reader, writer) = std::io::pipe()?;
     let ForkResult::Parent { child } = sys::fork()? else {
         drop(reader);
-        let outcome = in_new_namespaces(case, ctx, &writer);
+        let outcome = with_parent().and_then(|()| in_new_namespaces(case, ctx, &writer));
         report(&writer, &outcome);
         sys::exit_now(0);
     };
@@ -46,6 +46,11 @@ pub fn run(case: &Case, ctx: &Ctx) -> Outcome {
         Some("skipped") => Err(Failure::Skipped(said)),
         _ => Err(Failure::Failed(said)),
     }
+}
+
+/// A case that is over its time is killed, and what it runs with it.
+fn with_parent() -> Outcome {
+    nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL).during("set the parent-death signal")
 }
 
 fn report(mut writer: &std::io::PipeWriter, outcome: &Outcome) {
@@ -66,7 +71,7 @@ fn in_new_namespaces(case: &Case, ctx: &Ctx, writer: &std::io::PipeWriter) -> Ou
             sys::exit_now(0);
         }
         ForkResult::Child => {
-            let outcome = inside(case, ctx);
+            let outcome = with_parent().and_then(|()| inside(case, ctx));
             report(writer, &outcome);
             sys::exit_now(0);
         }

@@ -4,6 +4,7 @@ use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::net::UnixListener;
 
 use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use serde_json::{Value, json};
 use skeg::sys::fd::receive_with_fds;
 
@@ -11,6 +12,8 @@ use crate::agent::{let_all_pass, refuse_next};
 use crate::support::Container;
 
 fn accept(agent: &UnixListener) -> (Value, OwnedFd) {
+    let asked = poll(&mut [PollFd::new(agent.as_fd(), PollFlags::POLLIN)], PollTimeout::from(60_000_u16));
+    assert_eq!(asked, Ok(1), "nobody has asked the agent within a minute");
     let (connection, _) = agent.accept().unwrap();
     let mut buffer = vec![0; 1 << 16];
     let (length, mut fds) = receive_with_fds(connection.as_fd(), &mut buffer).unwrap();
