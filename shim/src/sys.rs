@@ -56,10 +56,14 @@ pub fn mark_cloexec_from(first: libc::c_uint) -> nix::Result<()> {
 /// pidfd_open(2); the descriptor is close-on-exec and readable once the process has ended.
 ///
 /// # Errors
-/// The errno of pidfd_open(2); `ESRCH` for a process that is gone.
+/// The errno of pidfd_open(2); `ESRCH` for a process that is gone, also where its number is still that of a session or is a thread's
+/// by now (`EINVAL` before Linux 6.16, `ENOENT` since).
 pub fn pidfd_open(pid: i32) -> nix::Result<OwnedFd> {
     // SAFETY: two integers; the kernel returns a new descriptor that nobody else owns.
-    let raw = Errno::result(unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) })?;
+    let raw = match Errno::result(unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) }) {
+        Err(Errno::EINVAL | Errno::ENOENT) => return Err(Errno::ESRCH),
+        result => result?,
+    };
     let raw = RawFd::try_from(raw).map_err(|_| Errno::EBADF)?;
     // SAFETY: as above.
     Ok(unsafe { OwnedFd::from_raw_fd(raw) })

@@ -14,10 +14,14 @@ use crate::sys::procfs::Procfs;
 /// pidfd_open(2), close-on-exec as every pidfd.
 ///
 /// # Errors
-/// `ESRCH` where there is no such process.
+/// `ESRCH` where there is no such process, whatever else has the number: the session that it was the leader of, or a thread by now.
+/// Before Linux 6.16 the kernel said `EINVAL` for both, since then `ENOENT` for a thread (`pidfd_prepare` of kernel/fork.c).
 pub fn open(pid: Pid) -> nix::Result<OwnedFd> {
     // SAFETY: two integers.
-    let raw = Errno::result(unsafe { libc::syscall(libc::SYS_pidfd_open, pid.as_raw(), 0) })?;
+    let raw = match Errno::result(unsafe { libc::syscall(libc::SYS_pidfd_open, pid.as_raw(), 0) }) {
+        Err(Errno::EINVAL | Errno::ENOENT) => return Err(Errno::ESRCH),
+        result => result?,
+    };
     let raw = i32::try_from(raw).map_err(|_| Errno::EBADF)?;
     // SAFETY: the kernel has just made this descriptor for us.
     Ok(unsafe { OwnedFd::from_raw_fd(raw) })
@@ -149,7 +153,37 @@ fn parse_stat(line: &[u8]) -> Option<Stat> {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::disallowed_methods, reason = "the test starts a thread and a program")]
+
+    use std::process::{Command, Stdio};
+    use std::sync::mpsc::channel;
+
     use super::*;
+
+    /// security.md F7: a number that is a thread's by now, or still that of a session whose leader has gone, is no process.
+    #[test]
+    fn f7_the_number_of_a_thread_or_of_a_session_is_no_process() {
+        let (tell, told) = channel();
+        let (end, wait) = channel::<()>();
+        std::thread::scope(|scope| {
+            scope.spawn(move || {
+                tell.send(nix::unistd::gettid()).unwrap();
+                let _ = wait.recv();
+            });
+            assert_eq!(open(told.recv().unwrap()).unwrap_err(), Errno::ESRCH);
+            drop(end);
+        });
+        let mut leader = Command::new("setsid");
+        leader.args(["sh", "-c", "sleep 60 >/dev/null & echo $!"]).stdout(Stdio::piped());
+        let leader = leader.spawn().unwrap();
+        let number = Pid::from_raw(leader.id().try_into().unwrap());
+        let said = leader.wait_with_output().unwrap().stdout;
+        let member = Pid::from_raw(std::str::from_utf8(&said).unwrap().trim().parse().unwrap());
+        assert_eq!(nix::unistd::getsid(Some(member)), Ok(number));
+        let opened = open(number);
+        nix::sys::signal::kill(member, nix::sys::signal::Signal::SIGKILL).unwrap();
+        assert_eq!(opened.unwrap_err(), Errno::ESRCH);
+    }
 
     /// security.md F7: a program name that imitates the fields does not move them.
     #[test]
