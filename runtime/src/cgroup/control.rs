@@ -206,9 +206,8 @@ impl Cgroup {
             for &number in &listed {
                 match pid::open(number) {
                     Ok(pidfd) => open.push((number, pidfd)),
+                    // Gone; or a task that is no process (a threaded cgroup), whose leader is listed as well.
                     Err(Errno::ESRCH) => {}
-                    // A task that is no process (a threaded cgroup): its leader is listed as well.
-                    Err(Errno::EINVAL | Errno::ENOENT) => {}
                     Err(errno) => return Err(Error::from_errno(format!("open process {number}"), errno)),
                 }
             }
