@@ -132,9 +132,9 @@ impl Channel {
         let mut buffer = [0; MESSAGE_LIMIT];
         let length = loop {
             match nix::unistd::read(&self.0, &mut buffer) {
-                Err(Errno::EINTR) => {}
-                // The other side died with a message of ours unread.
-                Err(Errno::ECONNRESET) => return Ok(None),
+                // ECONNRESET: the other side died with a message of ours unread. That comes before what it said last, and once
+                // (net/core/datagram.c, `__skb_try_recv_datagram`: `sock_error` before the queue).
+                Err(Errno::EINTR | Errno::ECONNRESET) => {}
                 other => {
                     break other.context(|| "receive from the other side of the container's creation")?;
                 }
@@ -274,6 +274,19 @@ pub fn decode(bytes: &[u8]) -> Option<Message> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// `run` sends `Proceed` to a process that does not wait for it and may have failed by then (errors say what and why).
+    #[test]
+    fn an_error_is_heard_of_a_process_that_did_not_hear_us() {
+        let (ours, theirs) = Channel::pair().unwrap();
+        let error = Error::from_errno("apply SELinux label", Errno::EINVAL);
+        theirs.send(&Message::Error(error.clone())).unwrap();
+        ours.send(&Message::Proceed).unwrap();
+        drop(theirs);
+        let Some(Message::Error(received)) = ours.receive().unwrap() else { panic!("no error") };
+        assert_eq!(received, error);
+        assert!(ours.receive().unwrap().is_none());
+    }
 
     #[test]
     fn an_error_crosses_with_its_errno_and_status() {

@@ -189,7 +189,8 @@ fn b1_labels_without_their_module_are_errors() {
     container.run().ok();
     container.config["linux"].as_object_mut().unwrap().remove("mountLabel");
     container.config["process"]["selinuxLabel"] = json!(label);
-    assert!(container.run().error().starts_with("apply SELinux label"));
+    let error = container.run().error();
+    assert!(error.starts_with("apply SELinux label"), "{error}");
 }
 
 /// config-linux.md, intelRdt: "MUST generate an error" where it cannot be had.
