@@ -6,7 +6,6 @@
 mod harness;
 
 use std::io::{Read as _, Write as _};
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
@@ -229,8 +228,7 @@ fn a_logging_binary_says_that_it_is_ready() {
         [("dead", "exit 1", false), ("ready", "printf x >&5; exec 5>&-; sleep 0.1", true)]
     {
         let logger = shim.dir.join(name);
-        std::fs::write(&logger, format!("#!/bin/sh\n{script}\n")).unwrap();
-        std::fs::set_permissions(&logger, std::fs::Permissions::from_mode(0o755)).unwrap();
+        write_program(&logger, &format!("#!/bin/sh\n{script}\n"));
         for scheme in ["binary", "binary-v2"] {
             let mut request = shim.create_request(&format!("{name}-{scheme}"));
             request.stdout = format!("{scheme}://{}", logger.display());

@@ -8,7 +8,7 @@ use std::sync::{Mutex, PoisonError};
 
 use serde_json::{Value, json};
 
-use crate::support::{Container, SKEG, Said};
+use crate::support::{Container, SKEG, Said, copy_program};
 
 /// A user with subordinate ids, gone with the test.
 struct User {
@@ -68,7 +68,7 @@ impl Rootless {
         }
         container.give_rootfs_to(user.id);
         // The target directory may be out of the user's reach.
-        fs::copy(SKEG, container.bundle().join("skeg")).unwrap();
+        copy_program(SKEG, &container.bundle().join("skeg"));
         fs::remove_file(container.bundle().join("config.json")).unwrap();
         let mut rootless = Self { container, user };
         rootless.skeg(&["spec", "--rootless", "-b", "."]).ok();

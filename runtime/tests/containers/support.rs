@@ -75,6 +75,13 @@ pub fn possible() -> bool {
     false
 }
 
+/// By a process of its own: while this one has a program open for writing, a child that another test forks has it too, until
+/// its execve, and who executes the program meanwhile meets ETXTBSY.
+pub fn copy_program(from: &str, to: &Path) {
+    let status = Command::new("cp").arg(from).arg(to).status().unwrap();
+    assert!(status.success(), "cp {from} {}: {status}", to.display());
+}
+
 impl Container {
     /// A bundle with busybox and the configuration of `skeg spec`, without a terminal and with a root that can be written
     /// to. `None` where containers cannot be run.
@@ -89,7 +96,7 @@ impl Container {
         for directory in ["bin", "dev", "etc", "proc", "run", "sys", "tmp"] {
             fs::create_dir_all(root.join(directory)).unwrap();
         }
-        fs::copy(BUSYBOX, root.join("bin/busybox")).unwrap();
+        copy_program(BUSYBOX, &root.join("bin/busybox"));
         for applet in APPLETS {
             symlink("busybox", root.join("bin").join(applet)).unwrap();
         }

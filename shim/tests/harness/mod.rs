@@ -4,7 +4,6 @@
 #![allow(dead_code, reason = "each test program uses its part")]
 
 use std::io::{Read as _, Write as _};
-use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -109,9 +108,16 @@ pub fn scratch(name: &str) -> PathBuf {
     let dir = std::env::temp_dir().join(format!("shim-api-{}-{name}", std::process::id()));
     let _ = std::fs::remove_dir_all(&dir);
     std::fs::create_dir_all(&dir).unwrap();
-    std::fs::write(dir.join("runtime"), RUNTIME).unwrap();
-    std::fs::set_permissions(dir.join("runtime"), std::fs::Permissions::from_mode(0o755)).unwrap();
+    write_program(&dir.join("runtime"), RUNTIME);
     dir
+}
+
+/// By a process of its own: while this one has a program open for writing, a child that another test forks has it too, until
+/// its execve, and who executes the program meanwhile meets ETXTBSY.
+pub fn write_program(path: &Path, text: &str) {
+    let script = r#"printf %s "$1" >"$2" && chmod 755 "$2""#;
+    let status = Command::new("sh").args(["-c", script, "sh", text]).arg(path).status().unwrap();
+    assert!(status.success(), "write {}: {status}", path.display());
 }
 
 pub fn start_command(dir: &Path, id: &str, events: &str) -> Command {
