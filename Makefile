@@ -233,8 +233,8 @@ text-order: ## which functions the commands execute, for the linker to put besid
 
 deny: ## licences, sources and bans of every crate in the lock files (installs cargo-deny, minutes the first time)
 	command -v cargo-deny >/dev/null || $(CARGO) install --locked cargo-deny
-	$(CARGO) deny --offline --locked check licenses bans sources
-	cd fuzz && $(CARGO) deny --offline --locked --config ../deny.toml check licenses bans sources
+	$(CARGO) deny --locked check licenses bans sources
+	cd fuzz && $(CARGO) deny --locked --config ../deny.toml check licenses bans sources
 
 clean: ## remove what was built
 	$(CARGO) clean
