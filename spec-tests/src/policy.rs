@@ -34,6 +34,9 @@ const RULES: [&str; 5] = [
 /// How the names of files begin that stand for a call that was not traced.
 const UNTRACED: &str = "untraced.";
 
+/// The variable with the directory of the recorder, where one records the suite.
+pub const RECORDER: &str = "SPEC_TESTS_RECORDER";
+
 /// `policy`; the exit status.
 pub fn run(arguments: &[String]) -> i32 {
     exit_status(record_and_judge(arguments))
@@ -50,9 +53,12 @@ fn record_and_judge(arguments: &[String]) -> Outcome<bool> {
     let dir = leftovers::base_dir().join(format!("policy-{}", std::process::id()));
     let traces = dir.join("traces");
     fs::create_dir_all(&traces)?;
+    // All that the wrapper needs is in one directory, which a sacrificial host has, too.
+    let recorded = dir.join("recorded");
+    fs::copy(&runtime, &recorded).during("copy the runtime")?;
     let wrapper = dir.join(runner::runtime_kind(&runtime)?);
-    write_wrapper(&wrapper, &runtime, &traces)?;
-    let status = run_suite(command, &wrapper, &dir.join("output"))?;
+    write_wrapper(&wrapper, &recorded, &traces)?;
+    let status = run_suite(command, &wrapper, &dir)?;
     let said = fs::read(dir.join("output")).unwrap_or_default();
     let said = String::from_utf8_lossy(&said);
     said.lines().filter(|line| line.starts_with("FAIL")).take(20).for_each(|line| println!("{line}"));
@@ -96,7 +102,7 @@ fn write_wrapper(wrapper: &Path, runtime: &Path, traces: &Path) -> Outcome {
     Ok(fs::set_permissions(wrapper, fs::Permissions::from_mode(0o755))?)
 }
 
-fn run_suite(command: &[String], wrapper: &Path, output: &Path) -> Outcome<i32> {
+fn run_suite(command: &[String], wrapper: &Path, dir: &Path) -> Outcome<i32> {
     let own = std::env::current_exe()?.display().to_string();
     let own = [
         own,
@@ -113,8 +119,9 @@ fn run_suite(command: &[String], wrapper: &Path, output: &Path) -> Outcome<i32> 
         [program, words @ ..] => (program, words),
         [] => (&own[0], &own[1..]),
     };
-    let output = fs::File::create(output)?;
+    let output = fs::File::create(dir.join("output"))?;
     let mut suite = Command::new(program);
+    suite.env(RECORDER, dir);
     suite.args(words).arg(wrapper).stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output);
     let status = suite.status().during(program)?;
     Ok(status.code().unwrap_or(-1))

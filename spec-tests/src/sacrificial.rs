@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 use crate::cases::Case;
 use crate::failure::{During, Failure, Outcome};
 use crate::harness::Ctx;
-use crate::{ensure, leftovers, sys};
+use crate::{ensure, leftovers, policy, sys};
 
 /// Where the case's own files are inside; everything else must not change.
 const CASE_DIR: &str = "/case";
@@ -129,6 +129,11 @@ fn build_host(outer: &Ctx) -> Outcome<PathBuf> {
     let runtime = Path::new("opt").join(outer.runtime.file_name().during("the runtime's file name")?);
     fs::copy(&outer.runtime, new.join(&runtime))?;
     fs::copy(&outer.probe, new.join("opt/probe"))?;
+    if let Some(recorder) = std::env::var_os(policy::RECORDER).map(PathBuf::from) {
+        let inside = new.join(recorder.strip_prefix("/").during("the recorder's directory")?);
+        fs::create_dir_all(&inside)?;
+        mount(Some(&recorder), &inside, none, MsFlags::MS_BIND, none)?;
+    }
     plant_canaries(&new.join(CANARY.trim_start_matches('/')))?;
     std::env::set_current_dir(&new)?;
     nix::unistd::pivot_root(".", "old")?;
